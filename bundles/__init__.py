@@ -1,0 +1,1 @@
+"""Recipes, the fault catalogue and the payload: data, found through importlib.resources."""

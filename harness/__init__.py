@@ -1,0 +1,1 @@
+"""Drive OCI runtimes directly."""

@@ -1,0 +1,1 @@
+"""Measure lifecycles of one or more runtimes, and say what the figures can bear."""

@@ -1,0 +1,38 @@
+"""The `oci-harness` command: commands are imported when they are called, errors become one line and an exit status."""
+
+from __future__ import annotations
+
+import sys
+
+from harness.version import VERSION
+
+# command: (module below harness.cli, attribute, one line for the overview)
+COMMANDS = {
+    "bench": ("bench", "bench", "Measure lifecycles of one or more runtimes, interleaved."),
+    "bundle": ("bundle", "bundle", "Create or validate a bundle."),
+    "create": ("verbs", "create", "Create a container from a bundle or a recipe."),
+    "delete": ("verbs", "delete", "Delete a stopped container, or any with --force."),
+    "exec": ("verbs", "exec_", "Run a command in a running container."),
+    "gc": ("gc", "gc", "Remove what dead runs left behind."),
+    "inspect": ("inspect", "inspect", "Show cgroup and namespace state of a container or process."),
+    "kill": ("verbs", "kill", "Send a signal to a container's init."),
+    "list": ("verbs", "list_", "List the containers made with create or run --detach."),
+    "pause": ("verbs", "pause", "Freeze a container."),
+    "ps": ("verbs", "ps", "List the processes in a container."),
+    "resume": ("verbs", "resume", "Thaw a container."),
+    "run": ("verbs", "run", "Create and start a container, wait for its end, delete it."),
+    "runtimes": ("runtimes", "runtimes", "List the runtimes found on this host."),
+    "start": ("verbs", "start", "Start a created container."),
+    "state": ("verbs", "state", "Show a container's state."),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console command. Never returns: raises SystemExit with the status of the contract."""
+    args = sys.argv[1:] if arguments is None else arguments
+    if args == ["--version"]:  # nothing else need be loaded for it
+        print(f"oci-harness {VERSION}")
+        sys.exit(0)
+    from harness.cli.group import run
+
+    sys.exit(run(args, COMMANDS))

@@ -1,0 +1,76 @@
+"""Print a result: JSON on stdout or a table for people; notes and progress go to stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def encode(value: dict[str, Any]) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def write_atomically(path: str, text: str) -> None:
+    """The whole text or nothing. Raises InputError naming the file."""
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_text(text)
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise InputError(f"--output {path}: {error.strerror}") from None
+
+
+def check_output(path: str | None) -> None:
+    """Before long work: is --output a place that can be written? Raises InputError."""
+    if path is None:
+        return
+    parent = Path(path).absolute().parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--output {path}: {parent} is no directory that can be written to")
+
+
+def emit(value: dict[str, Any], *, as_json: bool, output: str | None = None) -> None:
+    """Write the JSON where it was asked for."""
+    if output is not None:
+        write_atomically(output, encode(value) + "\n")
+    if as_json:
+        click.echo(encode(value))
+
+
+def console(stderr: bool = False) -> Console:
+    """A rich console: colour only on a terminal, whole lines elsewhere."""
+    from rich.console import Console
+
+    made = Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=160)
+
+
+def note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
+
+
+def table(title: str | None, columns: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[int] = ()) -> None:
+    """Print a plain table; `right`: numbers of the columns to align right."""
+    from rich import box
+    from rich.table import Table
+
+    aligned = set(right)
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(columns):
+        made.add_column(name, justify="right" if index in aligned else "left", no_wrap=index in aligned)
+    for row in rows:
+        made.add_row(*row)
+    console().print(made)

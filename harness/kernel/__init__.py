@@ -1,0 +1,1 @@
+"""The kernel as this package sees it: the shim, processes, mounts and namespaces."""

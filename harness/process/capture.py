@@ -1,0 +1,31 @@
+"""Where a command's output goes: a sealed memory file, so that no pipe can fill up and no reader has to wait."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+LIMIT_BYTES = 16 * 1024 * 1024
+
+
+class Capture:
+    """A memory file of at most LIMIT_BYTES; a writer that goes on gets EPERM (memfd_create(2), F_SEAL_GROW).
+
+    Nobody waits for end of file, so a child that inherited the descriptor and lives on does no harm.
+    """
+
+    __slots__ = ("fd",)
+
+    def __init__(self) -> None:
+        self.fd = os.memfd_create("oci-harness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(self.fd, LIMIT_BYTES)
+        fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+
+    def take(self) -> tuple[bytes, bool]:
+        """What was written and whether it hit the limit; closes the file."""
+        try:
+            # the writer shares this descriptor's file offset
+            size = os.lseek(self.fd, 0, os.SEEK_CUR)
+            return (os.pread(self.fd, size, 0) if size else b""), size >= LIMIT_BYTES
+        finally:
+            os.close(self.fd)

@@ -1,0 +1,165 @@
+"""Run one command to its end: timed in the shim, output captured, killed with its children at a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.kernel import shim
+from harness.process.capture import LIMIT_BYTES, Capture
+from harness.process.children import become_subreaper, deadline_ns, kill_tree, wait_until
+from harness.process.operation import Operation, Usage, parse_log
+
+# What a runtime gets to see of our environment: enough to find its helpers, nothing that could change its ways unseen.
+KEPT_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "LANG", "TERM")
+
+
+@dataclass(frozen=True, slots=True)
+class Stdio:
+    """Descriptors for a command's 0, 1 and 2; None captures (1, 2) or is /dev/null (0)."""
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a command runs."""
+
+    mount_ns_fd: int = -1
+    cgroup_fd: int = -1  # cgroup v2 directory to be born into
+    join_fds: tuple[int, ...] = ()  # cgroup v1 directories to join before the exec
+    cwd: str | None = None
+
+
+HERE = Place()
+_dev_null = -1
+
+
+def dev_null() -> int:
+    """One descriptor of /dev/null for the whole process."""
+    global _dev_null  # noqa: PLW0603 - opened once, lives as long as the process
+    if _dev_null < 0:
+        _dev_null = os.open("/dev/null", os.O_RDWR)
+    return _dev_null
+
+
+def runtime_environment() -> tuple[str, ...]:
+    return tuple(f"{name}={os.environ[name]}" for name in KEPT_ENVIRONMENT if name in os.environ)
+
+
+def own_peak_rss_kib() -> int:
+    """Peak resident memory of this process so far, KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def read_limited(path: str) -> tuple[bytes, bool]:
+    """At most LIMIT_BYTES of a file and whether there was more; b"" when there is no file."""
+    try:
+        fd = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return b"", False
+    try:
+        size = os.fstat(fd).st_size
+        if size == 0:
+            return b"", False
+        parts = []
+        left = LIMIT_BYTES
+        while left and (part := os.read(fd, min(left, size + 1))):
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts), size > LIMIT_BYTES
+    finally:
+        os.close(fd)
+
+
+def run(
+    verb: str,
+    argv: Sequence[str],
+    *,
+    stdio: Stdio = Stdio(),
+    extra_fds: Sequence[int] = (),
+    place: Place = HERE,
+    env: tuple[str, ...] | None = None,
+    log_path: str | None = None,
+    timeout_s: float | None = 30.0,
+) -> Operation:
+    """Run `argv` (argv[0] an absolute path) and wait for its end; extra_fds become descriptors 3, 4, ...
+
+    Never raises for what the command does: look at exit_status and timed_out. Raises OSError when it cannot be started.
+    On any exception while waiting (Ctrl-C) the command and its children are killed first.
+    """
+    become_subreaper()
+    out = Capture() if stdio.stdout is None else None
+    err = Capture() if stdio.stderr is None else None
+    fds = [
+        dev_null() if stdio.stdin is None else stdio.stdin,
+        out.fd if out is not None else stdio.stdout,
+        err.fd if err is not None else stdio.stderr,
+        *extra_fds,
+    ]
+    rss_floor_kib = own_peak_rss_kib()
+    try:
+        child = shim.spawn(
+            argv[0],
+            argv,
+            runtime_environment() if env is None else env,
+            fds=[fd for fd in fds if fd is not None],
+            cwd=place.cwd,
+            cgroup_fd=place.cgroup_fd,
+            join_fds=place.join_fds,
+            mount_ns_fd=place.mount_ns_fd,
+            flags=shim.SPAWN_PDEATHSIG,
+        )
+    except OSError:
+        for capture in (out, err):
+            if capture is not None:
+                capture.take()
+        raise
+
+    killed: list[int] = []
+    try:
+        ended = wait_until(child.pid, child.pidfd, deadline_ns(timeout_s))
+    except TimeoutError:
+        killed = kill_tree(child.pid)
+        ended = wait_until(child.pid, child.pidfd, -1)
+    except BaseException:
+        kill_tree(child.pid)
+        with contextlib.suppress(OSError):
+            wait_until(child.pid, child.pidfd, -1)
+        for capture in (out, err):
+            if capture is not None:
+                capture.take()
+        os.close(child.pidfd)
+        raise
+    os.close(child.pidfd)
+    stdout, cut_out = out.take() if out is not None else (b"", False)
+    stderr, cut_err = err.take() if err is not None else (b"", False)
+    log, cut_log = read_limited(log_path) if log_path is not None else (b"", False)
+    return Operation(
+        verb=verb,
+        argv=tuple(argv),
+        start_ns=child.start_ns,
+        end_ns=ended.end_ns,
+        exit_status=ended.status,
+        usage=Usage(
+            ended.user_us,
+            ended.system_us,
+            ended.maxrss_kib if ended.maxrss_kib > rss_floor_kib else None,
+            ended.minflt,
+            ended.majflt,
+            ended.nvcsw,
+            ended.nivcsw,
+        ),
+        stdout=stdout,
+        stderr=stderr,
+        log=parse_log(log) if log else (),
+        truncated=cut_out or cut_err or cut_log,
+        timed_out=bool(killed),
+        killed=tuple(killed),
+    )
+
