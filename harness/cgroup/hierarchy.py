@@ -292,15 +292,14 @@ def _with_controllers(hierarchy: Hierarchy, fd: int) -> Hierarchy:
     return replace(hierarchy, controllers=parse_words(data, "cgroup.controllers"))
 
 
-def cgroup_paths(pid: int | Literal["self"], layout: Layout) -> dict[str, tuple[Hierarchy, str]]:
-    """Where a process is: {controller, `name=...` or "" for v2: (hierarchy, path below its mount point)}.
+def paths_of(lines: Iterable[ProcCgroup], layout: Layout) -> dict[str, tuple[Hierarchy, str]]:
+    """{controller, `name=...` or "" for v2: (hierarchy, path below its mount point)} of lines of /proc/PID/cgroup.
 
-    Every controller of v2 has its own key beside "". A cgroup that the mount does not show (it is outside of the
-    mounted root) or that was removed has no key. Raises OSError when there is no such process.
+    Every controller of v2 has its own key beside "". A cgroup that was removed, or that the mount does not show because
+    it is outside of the mounted root, has no key.
     """
-    path = f"/proc/{pid}/cgroup"
     found: dict[str, tuple[Hierarchy, str]] = {}
-    for line in parse_proc_cgroup(os.fsdecode(Path(path).read_bytes()), path):
+    for line in lines:
         keys = list(line.controllers) + ([f"name={line.name}"] if line.name else [])
         hierarchy = layout.hierarchy(keys[0] if keys else "")
         if hierarchy is None or line.deleted:
@@ -312,6 +311,12 @@ def cgroup_paths(pid: int | Literal["self"], layout: Layout) -> dict[str, tuple[
             keys = ["", *hierarchy.controllers]
         found.update(dict.fromkeys(keys, (hierarchy, relative)))
     return found
+
+
+def cgroup_paths(pid: int | Literal["self"], layout: Layout) -> dict[str, tuple[Hierarchy, str]]:
+    """Where a process is now, as paths_of gives it. Raises OSError when there is no such process, ParseError."""
+    path = f"/proc/{pid}/cgroup"
+    return paths_of(parse_proc_cgroup(os.fsdecode(Path(path).read_bytes()), path), layout)
 
 
 def _below(path: str, root: str) -> str | None:

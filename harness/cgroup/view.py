@@ -100,7 +100,7 @@ def _apply(view: View) -> tuple[list[Step], Layout]:
             step.apply()
         except OSError as error:
             hint = "; the controller is in use by cgroup v2" if step.fstype == "cgroup" else ""
-            raise HostError(f"the {view} view cannot be made here: {step}: {os.strerror(error.errno)}{hint}") from None
+            raise HostError(f"the {view} view cannot be made here: {step}: {error.strerror}{hint}") from None
     return steps, detect()
 
 

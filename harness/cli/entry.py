@@ -10,7 +10,7 @@ from harness.version import VERSION
 COMMANDS = {
     "bench": ("bench", "bench", "Measure lifecycles of one or more runtimes, interleaved."),
     "bundle": ("bundle", "bundle", "Create or validate a bundle."),
-    "create": ("verbs", "create", "Create a container from a bundle or a recipe."),
+    "create": ("create", "create", "Create a container from a bundle or a recipe."),
     "delete": ("verbs", "delete", "Delete a stopped container, or any with --force."),
     "exec": ("verbs", "exec_", "Run a command in a running container."),
     "gc": ("gc", "gc", "Remove what dead runs left behind."),
@@ -20,7 +20,7 @@ COMMANDS = {
     "pause": ("verbs", "pause", "Freeze a container."),
     "ps": ("verbs", "ps", "List the processes in a container."),
     "resume": ("verbs", "resume", "Thaw a container."),
-    "run": ("verbs", "run", "Create and start a container, wait for its end, delete it."),
+    "run": ("create", "run", "Create and start a container, wait for its end, delete it."),
     "runtimes": ("runtimes", "runtimes", "List the runtimes found on this host."),
     "start": ("verbs", "start", "Start a created container."),
     "state": ("verbs", "state", "Show a container's state."),

@@ -30,7 +30,7 @@ class LazyGroup(click.Group):
                 click.Option(["--debug"], is_flag=True, help="Show the traceback of an error."),
             ],
             callback=lambda debug: None,
-            epilog="Exit status: 0 done, 1 the answer is no, 2 bad usage or input, 3 not on this host, 4 a runtime failed.",
+            epilog="Exit status: 0 done, 1 the answer is no, 2 bad input, 3 not on this host, 4 a runtime failed.",
         )
         self.table = table
 

@@ -13,7 +13,7 @@ from harness.units import parse_duration_s
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """`250ms`, `5s`, `2m` or seconds; the value is seconds."""
 
     name = "duration"
@@ -59,7 +59,7 @@ view_option = click.option(
     type=click.Choice(["auto", "host", "legacy", "hybrid", "unified"]),
     default="auto",
     show_default=True,
-    help="Cgroup layout that the runtime sees, in a private mount namespace. auto: the host's if the runtime works there.",
+    help="Cgroup layout that the runtime sees, mounted for it alone. auto: the host's if the runtime works there.",
 )
 timeout_option = click.option(
     "--timeout",

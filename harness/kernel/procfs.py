@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,19 +89,19 @@ def command_line(pid: int) -> str:
     return _read(PROC / str(pid) / "cmdline").replace(b"\0", b" ").decode(errors="replace")
 
 
-def processes_naming(markers: tuple[str, ...], *, ignore: frozenset[int] = frozenset()) -> list[ProcessStat]:
-    """Live processes whose cgroup, command line, working directory or root names one of `markers`.
+def processes_naming(marker: str, *, ignore: frozenset[int] = frozenset()) -> list[ProcessStat]:
+    """Live processes whose cgroup, command line, working directory or root names `marker` as a whole path component.
 
     That finds a runtime, its helpers and its containers alike, whoever their parent is by now.
     """
-    needles = [os.fsencode(marker) for marker in markers]
+    needle = re.compile(re.escape(os.fsencode(marker)) + rb"(?![A-Za-z0-9_.+-])")
     found = []
     for pid in pids():
         if pid in ignore:
             continue
         base = PROC / str(pid)
         text = b"\0".join((_read(base / "cgroup"), _read(base / "cmdline"), _link(base / "cwd"), _link(base / "root")))
-        if any(needle in text for needle in needles):
+        if needle.search(text):
             stat = process_stat(pid)
             if stat is not None and stat.state not in "ZX":
                 found.append(stat)

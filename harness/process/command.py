@@ -162,4 +162,3 @@ def run(
         timed_out=bool(killed),
         killed=tuple(killed),
     )
-

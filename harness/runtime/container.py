@@ -77,11 +77,8 @@ class Container:
         if options is None:
             options = CreateOptions(str(self.bundle.path), self._pid_file, stdio=self._stdio or Stdio())
         self._exists = True
-        if self._stdio is None:
-            operation = self._create_into_files(options)
-        else:
-            operation = self.client.create(self.id, options)
-        self._keep(operation)
+        create = self._create_into_files if self._stdio is None else self._create
+        operation = self._keep(create(options))
         if operation.exit_status == 0:
             try:
                 self._adopt()
@@ -90,6 +87,9 @@ class Container:
                     operation, f"{self.client.runtime.name} create ended well but left no pid of init: {error}"
                 ) from None
         return operation
+
+    def _create(self, options: CreateOptions) -> Operation:
+        return self.client.create(self.id, options)
 
     def _create_into_files(self, options: CreateOptions) -> Operation:
         """The runtime's own words come on the stderr that it shares with the container, so they are in that file."""
@@ -150,7 +150,7 @@ class Container:
             if self.delete().exit_status != 0:
                 self._keep(self.client.delete(self.id, DeleteOptions(force=True)))
             # whatever still names this container's directory, whoever its parent is by now
-            found = procfs.processes_naming((f"{self.directory}/",), ignore=frozenset({os.getpid()}))
+            found = procfs.processes_naming(str(self.directory), ignore=frozenset({os.getpid()}))
             left += [f"process {pid} would not die" for pid in kill_processes(found)]
             self._exists = False
         if self.init is not None:

@@ -1,4 +1,4 @@
-"""All that containers of one run share: its directory, its private mount namespace with a view, its root file systems."""
+"""All that the containers of one run share: directory, private mount namespace with a view, root file systems."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect
 from harness.cgroup.view import NEAREST, Step, View, show
 from harness.errors import HostError
-from harness.kernel import procfs, shim
+from harness.kernel import shim
 from harness.kernel.mounts import MountNamespace
 from harness.oci.bundle import Bundle, Template, check_container_id, recipe_config
 from harness.oci.recipe import load_recipe
 from harness.oci.rootfs import build_default
-from harness.process.children import become_subreaper, kill_processes
+from harness.process.children import become_subreaper
 from harness.process.command import Place, Stdio
 from harness.runtime.client import Client
 from harness.runtime.container import Container
 from harness.runtime.discovery import Runtime
 from harness.runtime.failures import describe
+from harness.runtime.leftovers import remove_cgroups, remove_run
 from harness.runtime.options import CreateOptions
 from harness.runtime.workspace import Workspace, remove_tree
 
@@ -199,18 +199,23 @@ class Session:
             self.namespace.call(shim.umount, str(container.directory / "rootfs"), shim.MNT_DETACH)
         remove_tree(container.directory)
 
-    def close(self) -> None:
-        """End and remove all that carries the run's name."""
-        name = self.workspace.name
-        with contextlib.suppress(HostError):
-            # freed by the runtimes' own delete in a good run: one look over /proc proves it
-            kill_processes(procfs.processes_naming((name,), ignore=frozenset({os.getpid()})))
-            groups.remove(self.layout, self.workspace.cgroup)
+    def close(self) -> tuple[str, ...]:
+        """End and remove all that carries the run's name; returns one line for each thing that would not go."""
+        failed = remove_run(self.workspace.name, self.workspace.path, detect())
+        if self._namespace is not None and self.choice.steps:  # hierarchies that only this view shows
+            failed += self._namespace.call(remove_cgroups, self.workspace.name, self.layout)
         self._leave()
         self.workspace.remove()
+        return failed
+
+    def detach(self) -> None:
+        """Let go of the private mount namespace and leave the rest for another process."""
+        self._leave()
 
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: object, *_: object) -> None:
+        failed = self.close()
+        if failed and kind is None:
+            raise HostError(f"not all of {self.workspace.name} could be removed: {'; '.join(failed)}")

@@ -5,7 +5,7 @@
     BASE/NAME/c/ID/              bundle, logs and pid file of one container
     BASE/NAME/rootfs/            shared lower directories
 
-The cgroup of every container lies below /NAME in each hierarchy, so NAME ("oci-harness-...") marks all that a run makes.
+The cgroup of every container lies below /NAME in each hierarchy: NAME ("oci-harness-...") marks all that a run makes.
 """
 
 from __future__ import annotations
@@ -90,6 +90,14 @@ class Workspace:
                 f"cannot make the run's directory {self.path}: {error.strerror}; "
                 "set OCI_HARNESS_DIR to a writable directory"
             ) from None
+
+    @classmethod
+    def reopen(cls, name: str) -> Workspace:
+        """The directory of a run that another process made."""
+        workspace = cls.__new__(cls)
+        workspace.name = name
+        workspace.path = base_directory() / name
+        return workspace
 
     def _write_owner(self, owner: Owner) -> None:
         new = self.path / "owner.json.new"

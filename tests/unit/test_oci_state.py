@@ -13,17 +13,38 @@ from hypothesis import strategies as st
 
 from harness.oci.state import parse_state
 
-# Printed by runc 1.1.5: `runc run -d ... ; runc state ID`, ids and paths shortened.
-RUNC = b"""{
+# Printed by `runc state` of runc 1.1.5 after `runc create` of the recipe `true` with one annotation.
+RUNC_CREATED = b"""{
   "ociVersion": "1.0.2-dev",
-  "id": "c1",
-  "pid": 4211,
-  "status": "running",
-  "bundle": "/tmp/b",
-  "rootfs": "/tmp/b/rootfs",
-  "created": "2026-11-20T09:50:00.1Z",
+  "id": "ocitry-c1",
+  "pid": 10422,
+  "status": "created",
+  "bundle": "/tmp/ocitry/b",
+  "rootfs": "/tmp/ocitry/b/rootfs",
+  "created": "2026-11-20T10:05:43.516494899Z",
+  "annotations": {
+    "a": "b"
+  },
   "owner": ""
 }"""
+
+# Printed by `crun state` of crun 1.8.1 for the same bundle, after `crun start`, when it had ended.
+CRUN_STOPPED = b"""{
+    "ociVersion": "1.0.0",
+    "id": "ocitry-c1",
+    "pid": 0,
+    "status": "stopped",
+    "bundle": "/tmp/ocitry/b",
+    "rootfs": "rootfs",
+    "created": "2026-11-20T10:05:43.561924Z",
+    "systemd-scope": "",
+    "owner": "root",
+    "annotations": {
+        "a": "b"
+    }
+}
+
+"""
 
 ANY = st.fixed_dictionaries(
     {key: st.none() | st.integers() | st.text(max_size=3) | st.just("running") for key in ("id", "status", "pid")},
@@ -36,12 +57,19 @@ def _printed(**fields: Any) -> bytes:
     return json.dumps({key: value for key, value in {**good, **fields}.items() if value != "ABSENT"}).encode()
 
 
-def test_a_running_container_is_read() -> None:
+def test_what_runc_prints_is_read() -> None:
     """All fields of the spec are read, and unknown ones stay in the document."""
-    state = parse_state(RUNC)
-    assert (state.oci_version, state.id, state.pid, state.status) == ("1.0.2-dev", "c1", 4211, "running")
-    assert (state.bundle, state.annotations) == ("/tmp/b", {})
-    assert state.document["rootfs"] == "/tmp/b/rootfs"
+    state = parse_state(RUNC_CREATED)
+    assert (state.oci_version, state.id, state.pid, state.status) == ("1.0.2-dev", "ocitry-c1", 10422, "created")
+    assert (state.bundle, state.annotations) == ("/tmp/ocitry/b", {"a": "b"})
+    assert state.document["rootfs"] == "/tmp/ocitry/b/rootfs"
+
+
+def test_what_crun_prints_of_a_stopped_container_is_read() -> None:
+    """The pid 0 of a stopped container is None, and crun's own fields stay in the document."""
+    state = parse_state(CRUN_STOPPED)
+    assert (state.oci_version, state.pid, state.status) == ("1.0.0", None, "stopped")
+    assert state.document["systemd-scope"] == ""
 
 
 @pytest.mark.parametrize(
@@ -72,7 +100,7 @@ def test_annotations_may_be_null() -> None:
     [
         (b"", "not JSON: it is empty"),
         (b"container does not exist", "not JSON: line 1, column 1"),
-        (RUNC[:40], "not JSON"),
+        (RUNC_CREATED[:40], "not JSON"),
         (b"[]", "expected an object, found an array"),
         (b"null", "expected an object, found null"),
         (_printed(id="ABSENT"), "/id: missing"),

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import InputError, Problem
+from harness.oci import pointer
 from harness.oci.recipe import load_recipe
 from harness.oci.shape import shape_problems
 from harness.oci.spec import Config, Spec
@@ -28,8 +29,8 @@ JSON = st.recursive(
 def _config(*settings_: tuple[str, Any]) -> Config:
     """The default recipe with places changed."""
     config = Config(load_recipe("default").config)
-    for pointer, value in settings_:
-        config.set(pointer, copy.deepcopy(value))
+    for place, value in settings_:
+        config.set(place, copy.deepcopy(value))
     return config
 
 
@@ -41,7 +42,7 @@ def _places(findings: list[Finding]) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(
-    ("pointer", "value", "problem"),
+    ("place", "value", "problem"),
     [
         ("/process/args/0", 5, "/process/args/0: expected a string, found number 5"),
         ("/process/args", "sh", '/process/args: expected an array, found string "sh"'),
@@ -70,9 +71,9 @@ def _places(findings: list[Finding]) -> list[tuple[str, str]]:
         ("/linux/seccomp", {}, "/linux/seccomp/defaultAction: missing; expected a string"),
     ],
 )
-def test_a_type_error_is_told_with_its_pointer(pointer: str, value: object, problem: str) -> None:
+def test_a_type_error_is_told_with_its_pointer(place: str, value: object, problem: str) -> None:
     """One wrong value gives one problem that says what is there and what is expected."""
-    assert [str(each) for each in type_problems(_config((pointer, value)).document)] == [problem]
+    assert [str(each) for each in type_problems(_config((place, value)).document)] == [problem]
 
 
 def test_all_type_errors_are_told() -> None:
@@ -377,6 +378,109 @@ def test_a_broken_rule_is_found_where_it_is(changes: list[tuple[str, Any]], expe
     """One change to a good bundle gives exactly the findings of the rule that it breaks."""
     config = _config(*changes)
     assert _places(rule_problems(config)) == expected
+
+
+@pytest.mark.parametrize(
+    ("place", "bad", "good"),
+    [
+        ("/process/scheduler/flags/0", "RECLAIM", "SCHED_FLAG_RECLAIM"),
+        ("/process/ioPriority/class", "BE", "IOPRIO_CLASS_BE"),
+        ("/linux/personality/domain", "LINUX64", "LINUX32"),
+        ("/linux/seccomp/syscalls/0/action", "KILL", "SCMP_ACT_KILL"),
+        ("/linux/memoryPolicy/mode", "BIND", "MPOL_BIND"),
+        ("/linux/memoryPolicy/flags/0", "MPOL_STATIC", "MPOL_F_STATIC_NODES"),
+        ("/linux/gidMappings/0/size", 0, 1),
+        ("/mounts/0/uidMappings/0/size", 0, 1),
+        ("/mounts/0/gidMappings/0/size", 0, 1),
+        ("/linux/resources/memory/reservation", -2, -1),
+        ("/linux/resources/memory/swap", -2, -1),
+        ("/linux/resources/memory/kernel", -2, -1),
+        ("/linux/resources/memory/kernelTCP", -2, -1),
+        ("/process/execCPUAffinity/initial", "0,,1", "0,1"),
+        ("/process/execCPUAffinity/final", "a", "3"),
+        ("/linux/resources/cpu/mems", "0-1-2", "0-1"),
+        ("/linux/memoryPolicy/nodes", "all", "0-3,7"),
+        ("/linux/intelRdt/memBwSchema", "L3:0=f", "MB:0=20"),
+        ("/linux/intelRdt/schemata/0", "a\nb", "a"),
+        ("/root/path", "a\0", "a"),
+        ("/hostname", "a\0", "a"),
+        ("/domainname", "a\0", "a"),
+        ("/process/cwd", "/a\0", "/a"),
+        ("/process/env/0", "A=\0", "A="),
+        ("/mounts/0/destination", "/a\0", "/a"),
+        ("/mounts/0/source", "/a\0", "/a"),
+        ("/mounts/0/options/0", "ro\0", "ro"),
+        ("/hooks/prestart/0/path", "/a\0", "/a"),
+        ("/linux/cgroupsPath", "/a\0", "/a"),
+    ],
+)
+def test_a_single_value_is_checked_in_each_of_its_places(place: str, bad: object, good: object) -> None:
+    """Each row of the tables finds its bad value and lets the good one pass."""
+    document: dict[str, Any] = {}
+    pointer.set(document, place.replace("/0", "/-"), bad)
+    assert place in _places_of_values(document)
+    pointer.set(document, place, good)
+    assert place not in _places_of_values(document)
+
+
+def _places_of_values(document: dict[str, Any]) -> list[str]:
+    findings = rule_problems(Config(document))
+    return [each.pointer for each in findings if not each.message.startswith("needs a namespace")]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("net.core.somaxconn", "network"),
+        ("fs.mqueue.msg_max", "ipc"),
+        ("kernel.auto_msgmni", "ipc"),
+        ("kernel.msgmax", "ipc"),
+        ("kernel.msgmnb", "ipc"),
+        ("kernel.msgmni", "ipc"),
+        ("kernel.msg_next_id", "ipc"),
+        ("kernel.sem", "ipc"),
+        ("kernel.sem_next_id", "ipc"),
+        ("kernel.shmall", "ipc"),
+        ("kernel.shmmax", "ipc"),
+        ("kernel.shmmni", "ipc"),
+        ("kernel.shm_next_id", "ipc"),
+        ("kernel.shm_rmid_forced", "ipc"),
+        ("kernel.domainname", "uts"),
+        ("user.max_user_namespaces", "user"),
+    ],
+)
+def test_a_sysctl_needs_its_own_namespace(name: str, kind: str) -> None:
+    """With all namespaces but its own a sysctl is an error that names the one; with it alone there is none."""
+    place = f"/linux/sysctl/{name}"
+    others = [each for each in USER_NS if each["type"] != kind]
+    document = {"linux": {"sysctl": {name: "1"}, "namespaces": others}}
+    (finding,) = [each for each in rule_problems(Config(document)) if each.pointer == place]
+    assert finding.message.startswith(f"needs a namespace of type {kind},")
+    document["linux"]["namespaces"] = [{"type": kind}]
+    assert place not in [each.pointer for each in rule_problems(Config(document))]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "kind"),
+    [
+        ("/hostname", "h", "uts"),
+        ("/domainname", "d", "uts"),
+        ("/linux/timeOffsets", {"monotonic": {}}, "time"),
+        ("/linux/uidMappings", MAP, "user"),
+        ("/linux/gidMappings", MAP, "user"),
+        ("/linux/netDevices", {"eth0": {}}, "network"),
+        ("/linux/maskedPaths", ["/a"], "mount"),
+        ("/linux/readonlyPaths", ["/a"], "mount"),
+    ],
+)
+def test_what_belongs_to_a_namespace_needs_it(place: str, value: object, kind: str) -> None:
+    """Without a namespace of its kind a field is an error, with it none."""
+    document: dict[str, Any] = {}
+    pointer.set(document, place, value)
+    wanted = Finding(place, f"needs a namespace of type {kind}; add it or take this out", "error")
+    assert wanted in rule_problems(Config(document))
+    pointer.set(document, "/linux/namespaces", [{"type": kind}])
+    assert place not in [each.pointer for each in rule_problems(Config(document))]
 
 
 @pytest.mark.parametrize("changes", GOOD, ids=lambda value: json.dumps(value)[:90])
