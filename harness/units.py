@@ -33,14 +33,10 @@ def format_bytes(value: float | None) -> str:
 
 def parse_duration_s(text: str) -> float:
     """`250ms`, `5s`, `2m` or a bare number of seconds -> seconds. Raises ValueError with what is allowed."""
-    for suffix, scale in (("ms", 1e-3), ("us", 1e-6), ("s", 1.0), ("m", 60.0), ("h", 3600.0)):
-        if text.endswith(suffix):
-            number = text.removesuffix(suffix)
-            break
-    else:
-        number, scale = text, 1.0
+    scales = {"ms": 1e-3, "us": 1e-6, "s": 1.0, "m": 60.0, "h": 3600.0}
+    suffix = next((known for known in scales if text.endswith(known)), "")
     try:
-        value = float(number) * scale
+        value = float(text.removesuffix(suffix)) * scales.get(suffix, 1.0)
     except ValueError:
         raise ValueError(f"{text!r} is no duration; write 250ms, 5s or 2m") from None
     if not 0 <= value < float("inf"):

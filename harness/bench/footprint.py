@@ -24,8 +24,8 @@ PEAK_FILE = {1: "memory.max_usage_in_bytes", 2: "memory.peak"}
 def measure_footprint(bench: Bench, runtimes: list[Runtime], runs: int) -> dict[str, Any]:
     """{runtime: {peak_memory_bytes, method, n, samples[]}}: the median over `runs` lifecycles, all verbs together.
 
-    It counts what the kernel charges: the runtime's memory, its kernel memory, page cache it was first to touch, and the
-    container's init until it is moved to its own cgroup. None and the reason where there is no memory controller.
+    It counts what the kernel charges: the runtime's memory, its kernel memory, page cache it was first to touch, and
+    the container's init until it is moved to its own cgroup. None and the reason where there is no memory controller.
     """
     return {runtime.name: _measure(bench, runtime, runs) for runtime in runtimes}
 
@@ -56,7 +56,7 @@ def _one(bench: Bench, runtime: Runtime, run: int, path: str) -> int | None:
     hierarchy = session.layout.hierarchy("memory")
     assert hierarchy is not None
     call = session.namespace.call
-    call(groups.create, session.layout, path, ("memory",))
+    created = call(groups.create, session.layout, path, ("memory",))
     try:
         root = call(hierarchy.open)
         try:
@@ -80,4 +80,4 @@ def _one(bench: Bench, runtime: Runtime, run: int, path: str) -> int | None:
             os.close(directory)
     finally:
         with contextlib.suppress(OSError, HostError, TimeoutError):
-            call(groups.remove, session.layout, path)
+            call(lambda: groups.remove(session.layout, path, enabled=created.enabled))

@@ -79,7 +79,10 @@ class CgroupFiles:
 
     @classmethod
     def of_pid(cls, layout: Layout, pid: int | Literal["self"]) -> CgroupFiles:
-        """The cgroup that a process is in now, possibly another path in each hierarchy. Raises OSError."""
+        """The cgroup that a process is in now, possibly another path in each hierarchy.
+
+        Raises ProcessLookupError when it is gone, FileNotFoundError when its cgroup was removed meanwhile.
+        """
         return cls(layout, {key: path for key, (_, path) in cgroup_paths(pid, layout).items()})
 
     @classmethod

@@ -16,6 +16,7 @@ from harness.errors import HostError, InputError
 from harness.kernel import shim
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
+_BATCH = 256  # pidfds held at a time, well below the usual limit of 1024 descriptors
 _RETRY_S = 0.002  # v1 tells nobody when a cgroup has become empty or frozen
 
 
@@ -74,6 +75,11 @@ def _write(fd: int, name: str, text: str) -> None:
         os.close(target)
 
 
+def _children(fd: int) -> list[str]:
+    with os.scandir(fd) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
 def _tree(hierarchy: Hierarchy, path: str) -> list[str]:
     """`path` and all below it, parents first; [] when it is not there."""
     found: list[str] = []
@@ -82,9 +88,7 @@ def _tree(hierarchy: Hierarchy, path: str) -> list[str]:
         at = waiting.pop()
         with suppress(FileNotFoundError), _opened(hierarchy, at) as fd:
             found.append(at)
-            with os.scandir(fd) as entries:
-                children = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-            waiting.extend(f"{at}/{name}" if at else name for name in children)
+            waiting.extend(f"{at}/{name}" if at else name for name in _children(fd))
     return found
 
 
@@ -164,10 +168,9 @@ def _disable(layout: Layout, enabled: Collection[Enabled]) -> None:
     if hierarchy is None:
         return
     for item in sorted(enabled, key=lambda item: -len(item.path)):
-        with suppress(OSError):
-            if len(_tree(hierarchy, item.path)) == 1:
-                with _opened(hierarchy, item.path) as fd:
-                    _write(fd, "cgroup.subtree_control", f"-{item.controller}")
+        with suppress(OSError), _opened(hierarchy, item.path) as fd:
+            if not _children(fd):
+                _write(fd, "cgroup.subtree_control", f"-{item.controller}")
 
 
 def _inherit_cpuset(hierarchy: Hierarchy, parent: int, child: str) -> None:
@@ -188,7 +191,7 @@ def remove(layout: Layout, path: str, *, timeout_s: float = 5.0, enabled: Collec
 
     Frozen ones are thawed first, so that processes killed before can end; none is killed here. A busy cgroup is
     waited for: in v2 by its cgroup.events, in v1 by trying again. `enabled` is that of Created. Raises InputError,
-    TimeoutError (naming the cgroups and the processes in them), OSError; every hierarchy is tried.
+    TimeoutError (naming the cgroups and the processes in them; then all others are gone), OSError.
     """
     checked(path)
     deadline = time.monotonic() + timeout_s
@@ -218,7 +221,7 @@ def _remove_one(hierarchy: Hierarchy, path: str, deadline: float) -> bool:
         if left_s <= 0:
             return False
         if hierarchy.version == 2:
-            with suppress(FileNotFoundError, TimeoutError), _opened(hierarchy, path) as fd:
+            with suppress(OSError), _opened(hierarchy, path) as fd:  # timed out, or removed by another
                 wait_events(fd, lambda events: not events.get("populated"), timeout_s=left_s)
         time.sleep(min(_RETRY_S, left_s))
 
@@ -268,31 +271,39 @@ def kill(layout: Layout, path: str, *, timeout_s: float = 5.0) -> set[int]:
         if unified is not None:
             with suppress(OSError), _opened(unified, path) as fd:
                 _write(fd, "cgroup.kill", "1")
-        _v1_freezer(layout, path, "FROZEN")
+        pidfds: dict[int, int] = {}
         try:
-            pidfds = _pidfds(pids)
-            for pid in processes(layout, path) & set(pidfds):
-                with suppress(ProcessLookupError):
-                    shim.pidfd_send_signal(pidfds[pid])
-        finally:
-            thaw(layout, path)
-        try:
+            _v1_freezer(layout, path, "FROZEN")
+            try:
+                _signal(layout, path, pids, pidfds)
+            finally:
+                thaw(layout, path)
             for pidfd in pidfds.values():
                 with suppress(InterruptedError):
                     shim.poll(pidfd, shim.POLLIN, max(int((deadline - time.monotonic()) * 1e9), 0))
+            if not pidfds:  # all gone already, or of a pid namespace out of sight
+                time.sleep(_RETRY_S)
         finally:
-            for pidfd in pidfds.values():
-                os.close(pidfd)
+            _close(pidfds)
     return seen
 
 
-def _pidfds(pids: Collection[int]) -> dict[int, int]:
-    found = {}
-    for pid in pids:
-        with suppress(ProcessLookupError):
-            if pid > 0:
-                found[pid] = shim.pidfd_open(pid)
-    return found
+def _signal(layout: Layout, path: str, pids: Collection[int], pidfds: dict[int, int]) -> None:
+    """SIGKILL to `pids`, as far as they are still in the cgroup; leaves the pidfds of the last ones in `pidfds`."""
+    ordered = sorted(pid for pid in pids if pid > 0)
+    for at in range(0, len(ordered), _BATCH):
+        _close(pidfds)
+        for pid in ordered[at : at + _BATCH]:
+            with suppress(ProcessLookupError):
+                pidfds[pid] = shim.pidfd_open(pid)
+        for pid in processes(layout, path) & set(pidfds):
+            with suppress(ProcessLookupError):
+                shim.pidfd_send_signal(pidfds[pid])
+
+
+def _close(pidfds: dict[int, int]) -> None:
+    while pidfds:
+        os.close(pidfds.popitem()[1])
 
 
 def _v1_freezer(layout: Layout, path: str, state: str) -> bool:
@@ -307,27 +318,35 @@ def _v1_freezer(layout: Layout, path: str, state: str) -> bool:
 
 
 def freeze(layout: Layout, path: str, *, timeout_s: float = 5.0) -> None:
-    """Freeze a cgroup and wait until all tasks have stopped; by the v1 freezer where that is mounted, else in v2.
+    """Freeze a cgroup and wait until all tasks have stopped; by the v1 freezer where it is in that, else in v2.
 
     Raises InputError, HostError when there is no freezer, TimeoutError (then it is thawed again), FileNotFoundError.
     Source: Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst; cgroup-v2.rst, cgroup.freeze.
     """
     checked(path)
-    deadline = time.monotonic() + timeout_s
-    freezer = layout.hierarchy("freezer") or layout.unified
-    if freezer is None:
+    if layout.version("freezer") is None and layout.unified is None:
         raise HostError("no freezer: neither the v1 freezer nor cgroup v2 is mounted")
-    with _opened(freezer, path) as fd:
-        try:
-            if freezer.version == 2:
-                _write(fd, "cgroup.freeze", "1")
-                wait_events(fd, lambda events: events.get("frozen") == 1, timeout_s=timeout_s)
-            else:
-                _write(fd, "freezer.state", "FROZEN")
-                _until(lambda: parse_freezer_state(_read(fd, "freezer.state"), path) == "FROZEN", path, deadline)
-        except TimeoutError:
-            thaw(layout, path)
-            raise
+    deadline = time.monotonic() + timeout_s
+    try:
+        if _v1_freezer(layout, path, "FROZEN"):
+            _until(lambda: _v1_state(layout, path) == "FROZEN", path, deadline)
+            return
+        if layout.unified is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+        with _opened(layout.unified, path) as fd:
+            _write(fd, "cgroup.freeze", "1")
+            wait_events(fd, lambda events: events.get("frozen") == 1, timeout_s=timeout_s)
+    except TimeoutError:
+        thaw(layout, path)
+        raise
+
+
+def _v1_state(layout: Layout, path: str) -> str:
+    """freezer.state; reading it is what lets the kernel go from FREEZING to FROZEN."""
+    hierarchy = layout.hierarchy("freezer")
+    assert hierarchy is not None
+    with _opened(hierarchy, path) as fd:
+        return parse_freezer_state(_read(fd, "freezer.state"), f"{path}/freezer.state")
 
 
 def _until(condition: Callable[[], bool], path: str, deadline: float) -> None:

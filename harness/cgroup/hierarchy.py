@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -314,9 +315,13 @@ def paths_of(lines: Iterable[ProcCgroup], layout: Layout) -> dict[str, tuple[Hie
 
 
 def cgroup_paths(pid: int | Literal["self"], layout: Layout) -> dict[str, tuple[Hierarchy, str]]:
-    """Where a process is now, as paths_of gives it. Raises OSError when there is no such process, ParseError."""
+    """Where a process is now, as paths_of gives it. Raises ProcessLookupError when it is gone, ParseError."""
     path = f"/proc/{pid}/cgroup"
-    return paths_of(parse_proc_cgroup(os.fsdecode(Path(path).read_bytes()), path), layout)
+    try:
+        text = os.fsdecode(Path(path).read_bytes())
+    except FileNotFoundError:
+        raise ProcessLookupError(errno.ESRCH, os.strerror(errno.ESRCH), path) from None
+    return paths_of(parse_proc_cgroup(text, path), layout)
 
 
 def _below(path: str, root: str) -> str | None:

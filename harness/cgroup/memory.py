@@ -17,6 +17,7 @@ V1: Final = (
     "memory.memsw.usage_in_bytes",
     "memory.memsw.max_usage_in_bytes",
     "memory.memsw.limit_in_bytes",
+    "memory.memsw.failcnt",
     "memory.failcnt",
     "memory.oom_control",
     "memory.stat",
@@ -49,6 +50,7 @@ _NOT_IN_V2: Final = {
     "soft_limit_bytes": "memory.soft_limit_in_bytes: v2 has no such file",
     "memsw_current_bytes": "memory.memsw.*: v2 counts swap alone, memory.swap.*",
     "memsw_peak_bytes": "memory.memsw.*: v2 counts swap alone, memory.swap.*",
+    "memsw_limit_hit_count": "memory.memsw.*: v2 counts swap alone, memory.swap.*",
     "memsw_limit_bytes": "memory.memsw.*: v2 counts swap alone, memory.swap.*",
     "under_oom": "memory.oom_control: v2 has no such file",
     "oom_kill_disable": "memory.oom_control: v2 has no such file",
@@ -80,6 +82,7 @@ class Memory:
     file_bytes: int | None  # v1: total_cache; shmem is in it
     inactive_file_bytes: int | None
     limit_hit_count: int | None  # v1: failcnt; v2: memory.events max
+    memsw_limit_hit_count: int | None  # v1; Linux 6.18 leaves it 0, and failcnt too where both limits are the same
     high_count: int | None  # v2: times throttled above high
     oom_count: int | None  # v2: times reclaim failed at the limit
     oom_kill_count: int | None  # v1: this cgroup's own only, descendants' not
@@ -132,6 +135,7 @@ def _v1(c: Contents) -> Memory:
         file_bytes=c.key("file_bytes", "memory.stat", stat, "total_cache"),
         inactive_file_bytes=c.key("inactive_file_bytes", "memory.stat", stat, "total_inactive_file"),
         limit_hit_count=c.value("limit_hit_count", "memory.failcnt"),
+        memsw_limit_hit_count=c.value("memsw_limit_hit_count", "memory.memsw.failcnt", accounting),
         high_count=None,
         oom_count=None,
         oom_kill_count=c.key("oom_kill_count", "memory.oom_control", oom, "oom_kill", "Linux before 4.13"),
@@ -166,6 +170,7 @@ def _v2(c: Contents) -> Memory:
         file_bytes=c.key("file_bytes", "memory.stat", stat, "file"),
         inactive_file_bytes=c.key("inactive_file_bytes", "memory.stat", stat, "inactive_file"),
         limit_hit_count=c.key("limit_hit_count", "memory.events", events, "max"),
+        memsw_limit_hit_count=None,
         high_count=c.key("high_count", "memory.events", events, "high"),
         oom_count=c.key("oom_count", "memory.events", events, "oom"),
         oom_kill_count=c.key("oom_kill_count", "memory.events", events, "oom_kill"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -15,8 +14,9 @@ from harness.kernel.mounts import MountNamespace
 View = Literal["host", "legacy", "hybrid", "unified"]
 VIEWS: Final[tuple[View, ...]] = ("host", "legacy", "hybrid", "unified")
 
-# What `auto` tries after the host's own layout. Only views that change nothing for anybody else: showing v1 on a unified
-# host would take the controllers away from v2 (kernel/cgroup/cgroup.c rebind_subsystems), so that must be asked for.
+# What `auto` tries after the host's own layout. Only views that change nothing for anybody else: showing v1 on a
+# unified host would take the controllers away from v2 (kernel/cgroup/cgroup.c
+# rebind_subsystems), so that must be asked for.
 NEAREST: Final[dict[str, tuple[View, ...]]] = {
     "legacy": ("host", "hybrid", "unified"),
     "hybrid": ("host", "legacy", "unified"),

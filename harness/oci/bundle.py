@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BundleError, InputError, Problem
-from harness.oci.spec import Config
 from harness.oci.recipe import Recipe, load_recipe
 from harness.oci.rootfs import Provided, build_default, copy_tree, mount_overlay
+from harness.oci.spec import Config
 from harness.oci.version import minimum_version
 
 CONTAINER_ID = re.compile(r"[A-Za-z0-9_+.-]{1,128}")

@@ -24,9 +24,51 @@ GROUP = "root:x:0:\nnogroup:x:65534:\n"
 DIRECTORIES = ("bin", "dev", "etc", "proc", "root", "run", "sbin", "sys", "tmp", "usr/bin", "var")
 # What a shell session and the recipes need; busybox itself offers the rest as `busybox NAME`.
 APPLETS = (
-    "ash cat chmod chown cp date dd df echo env false grep head hostname id kill ln ls mkdir mknod mount mv nc ps pwd "
-    "readlink rm rmdir sed sh sleep stat tail tee test touch true umount uname vi wc whoami xargs yes"
-).split()
+    "ash",
+    "cat",
+    "chmod",
+    "chown",
+    "cp",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "grep",
+    "head",
+    "hostname",
+    "id",
+    "kill",
+    "ln",
+    "ls",
+    "mkdir",
+    "mknod",
+    "mount",
+    "mv",
+    "nc",
+    "ps",
+    "pwd",
+    "readlink",
+    "rm",
+    "rmdir",
+    "sed",
+    "sh",
+    "sleep",
+    "stat",
+    "tail",
+    "tee",
+    "test",
+    "touch",
+    "true",
+    "umount",
+    "uname",
+    "vi",
+    "wc",
+    "whoami",
+    "xargs",
+    "yes",
+)
 
 
 @dataclass(frozen=True, slots=True)

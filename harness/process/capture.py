@@ -8,6 +8,9 @@ import os
 LIMIT_BYTES = 16 * 1024 * 1024
 
 
+_prepared: list[Capture] = []
+
+
 class Capture:
     """A memory file of at most LIMIT_BYTES; a writer that goes on gets EPERM (memfd_create(2), F_SEAL_GROW).
 
@@ -20,6 +23,20 @@ class Capture:
         self.fd = os.memfd_create("oci-harness", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.ftruncate(self.fd, LIMIT_BYTES)
         fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+
+    @classmethod
+    def ready(cls) -> Capture:
+        """One that was made beforehand if there is one; see `prepare`."""
+        try:
+            return _prepared.pop()
+        except IndexError:
+            return cls()
+
+    @staticmethod
+    def prepare(count: int) -> None:
+        """Make captures for the next command: called while one runs, so that nobody waits for it."""
+        while len(_prepared) < count:
+            _prepared.append(Capture())
 
     def take(self) -> tuple[bytes, bool]:
         """What was written and whether it hit the limit; closes the file."""

@@ -9,11 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
+import time
+from collections.abc import Iterator
 from functools import cache
 
 from harness.kernel import procfs, shim
 
 NANOSECONDS = 1_000_000_000
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+# Children that somebody in this process waits for, and the births under way of which the pid is not known yet
+# ({token: earliest start in clock ticks since boot}); together they are what reap_orphans must not touch.
+_owned: set[int] = set()
+_expected: dict[object, int] = {}
 
 
 @cache
@@ -37,6 +46,26 @@ def wait_until(pid: int, pidfd: int, deadline: int) -> shim.Exit:
             return shim.wait(pid, pidfd, left)
 
 
+@contextlib.contextmanager
+def expecting_child() -> Iterator[None]:
+    """While a child of ours is being born and its pid is not in our hands, nobody else reaps it."""
+    token = object()
+    _expected[token] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS) - 1
+    try:
+        yield
+    finally:
+        del _expected[token]
+
+
+def own(pid: int) -> None:
+    """Declare that somebody waits for this child, until `disown`."""
+    _owned.add(pid)
+
+
+def disown(pid: int) -> None:
+    _owned.discard(pid)
+
+
 class Child:
     """A child of this process, held by its pidfd from now on; its exit is collected once and kept."""
 
@@ -44,15 +73,19 @@ class Child:
 
     def __init__(self, pid: int, pidfd: int | None = None) -> None:
         self.pid = pid
-        self.pidfd = shim.pidfd_open(pid) if pidfd is None else pidfd
+        own(pid)
+        try:
+            self.pidfd = shim.pidfd_open(pid) if pidfd is None else pidfd
+        except OSError:
+            disown(pid)
+            raise
         self.exit: shim.Exit | None = None
 
     def wait(self, timeout_s: float | None = None) -> shim.Exit:
         """Raises TimeoutError, and ChildProcessError when somebody else is its parent."""
         if self.exit is None:
             self.exit = wait_until(self.pid, self.pidfd, deadline_ns(timeout_s))
-            os.close(self.pidfd)
-            self.pidfd = -1
+            self.forget()
         return self.exit
 
     def signal(self, sig: int) -> None:
@@ -66,6 +99,8 @@ class Child:
         return self.wait(timeout_s)
 
     def forget(self) -> None:
+        """Let go of it without waiting."""
+        disown(self.pid)
         if self.pidfd >= 0:
             os.close(self.pidfd)
             self.pidfd = -1
@@ -138,19 +173,27 @@ def kill_processes(stats: list[procfs.ProcessStat], timeout_s: float = 5.0) -> l
     return stubborn
 
 
-def reap_orphans(comms: frozenset[str], waiting_for: str | None = None, timeout_s: float = 5.0) -> None:
+def adopt_naming(text: str) -> list[Child]:
+    """Take hold of those of our children, not owned yet, that have `text` in their command line."""
+    found = []
+    for pid in procfs.children(os.getpid()):
+        if pid not in _owned and text in procfs.command_line(pid):
+            with contextlib.suppress(OSError):
+                found.append(Child(pid))
+    return found
+
+
+def reap_orphans(comms: frozenset[str]) -> None:
     """Reap zombies among our children whose command name is one of `comms`.
 
-    By name, because a program that uses this package may have children of its own. `waiting_for`: also wait for those
-    that still run and have this text in their command line. Raises TimeoutError.
+    By name, because a program that uses this package may have children of its own; and none that somebody else in this
+    process waits for.
     """
-    end = deadline_ns(timeout_s)
+    born_before = min(_expected.values(), default=sys.maxsize)
     for pid in procfs.children(os.getpid()):
         stat = procfs.process_stat(pid)
-        if stat is None or stat.comm not in comms:
+        if stat is None or stat.state != "Z" or stat.comm not in comms:
             continue
-        if stat.state == "Z":
+        if pid not in _owned and stat.start_ticks < born_before:
             with contextlib.suppress(OSError):
                 shim.wait(pid, -1)
-        elif waiting_for is not None and waiting_for in procfs.command_line(pid):
-            Child(pid).wait((end - shim.monotonic_ns()) / NANOSECONDS)

@@ -10,7 +10,15 @@ from dataclasses import dataclass
 
 from harness.kernel import shim
 from harness.process.capture import LIMIT_BYTES, Capture
-from harness.process.children import become_subreaper, deadline_ns, kill_tree, wait_until
+from harness.process.children import (
+    become_subreaper,
+    deadline_ns,
+    disown,
+    expecting_child,
+    kill_tree,
+    own,
+    wait_until,
+)
 from harness.process.operation import Operation, Usage, parse_log
 
 # What a runtime gets to see of our environment: enough to find its helpers, nothing that could change its ways unseen.
@@ -60,13 +68,13 @@ def own_peak_rss_kib() -> int:
 def read_limited(path: str) -> tuple[bytes, bool]:
     """At most LIMIT_BYTES of a file and whether there was more; b"" when there is no file."""
     try:
+        size = os.stat(path).st_size
+        if size == 0:
+            return b"", False
         fd = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
         return b"", False
     try:
-        size = os.fstat(fd).st_size
-        if size == 0:
-            return b"", False
         parts = []
         left = LIMIT_BYTES
         while left and (part := os.read(fd, min(left, size + 1))):
@@ -94,27 +102,28 @@ def run(
     On any exception while waiting (Ctrl-C) the command and its children are killed first.
     """
     become_subreaper()
-    out = Capture() if stdio.stdout is None else None
-    err = Capture() if stdio.stderr is None else None
+    out = Capture.ready() if stdio.stdout is None else None
+    err = Capture.ready() if stdio.stderr is None else None
     fds = [
         dev_null() if stdio.stdin is None else stdio.stdin,
         out.fd if out is not None else stdio.stdout,
         err.fd if err is not None else stdio.stderr,
         *extra_fds,
     ]
-    rss_floor_kib = own_peak_rss_kib()
     try:
-        child = shim.spawn(
-            argv[0],
-            argv,
-            runtime_environment() if env is None else env,
-            fds=[fd for fd in fds if fd is not None],
-            cwd=place.cwd,
-            cgroup_fd=place.cgroup_fd,
-            join_fds=place.join_fds,
-            mount_ns_fd=place.mount_ns_fd,
-            flags=shim.SPAWN_PDEATHSIG,
-        )
+        with expecting_child():
+            child = shim.spawn(
+                argv[0],
+                argv,
+                runtime_environment() if env is None else env,
+                fds=[fd for fd in fds if fd is not None],
+                cwd=place.cwd,
+                cgroup_fd=place.cgroup_fd,
+                join_fds=place.join_fds,
+                mount_ns_fd=place.mount_ns_fd,
+                flags=shim.SPAWN_PDEATHSIG,
+            )
+            own(child.pid)
     except OSError:
         for capture in (out, err):
             if capture is not None:
@@ -122,6 +131,9 @@ def run(
         raise
 
     killed: list[int] = []
+    # while it runs: what would otherwise be paid before the next command
+    Capture.prepare(2)
+    rss_floor_kib = own_peak_rss_kib()
     try:
         ended = wait_until(child.pid, child.pidfd, deadline_ns(timeout_s))
     except TimeoutError:
@@ -134,9 +146,10 @@ def run(
         for capture in (out, err):
             if capture is not None:
                 capture.take()
-        os.close(child.pidfd)
         raise
-    os.close(child.pidfd)
+    finally:
+        disown(child.pid)
+        os.close(child.pidfd)
     stdout, cut_out = out.take() if out is not None else (b"", False)
     stderr, cut_err = err.take() if err is not None else (b"", False)
     log, cut_log = read_limited(log_path) if log_path is not None else (b"", False)

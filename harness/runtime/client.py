@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from harness.errors import HostError, OperationGarbage
-from harness.process.command import HERE, Place, Stdio, run
+from harness.process.command import HERE, Place, Stdio, run, runtime_environment
 from harness.process.operation import Operation
 from harness.runtime.discovery import Runtime
 from harness.runtime.failures import check
@@ -50,6 +50,7 @@ class Client:
     debug: bool = False
     timeout_s: float | None = 30.0
     extra: tuple[str, ...] = ()
+    env: tuple[str, ...] = field(default_factory=runtime_environment)
     _serial: itertools.count[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
     def argv(self, options: Options, container_id: str | None, log_path: str) -> list[str]:
@@ -93,6 +94,7 @@ class Client:
             stdio=stdio,
             extra_fds=extra_fds,
             place=self.place,
+            env=self.env,
             log_path=log_path,
             timeout_s=self.timeout_s if timeout_s == -1.0 else timeout_s,
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from harness.errors import OperationError, OperationGarbage
 from harness.kernel import procfs, shim
 from harness.oci.bundle import Bundle, check_container_id
-from harness.process.children import Child, kill_processes, reap_orphans
+from harness.process.children import Child, adopt_naming, expecting_child, kill_processes, reap_orphans
 from harness.process.command import Stdio, read_limited
 from harness.process.operation import Operation
 from harness.runtime.client import Client
@@ -48,6 +48,7 @@ class Container:
         self.bundle = bundle
         self.operations: list[Operation] = []
         self.init: Child | None = None
+        self._helpers: list[Child] = []  # processes of the runtime that live as long as the container
         self.directory = Path(client.log_dir)
         self._pid_file = f"{client.log_dir}/pid"
         self._stdio = stdio
@@ -71,6 +72,8 @@ class Container:
         """Take hold of init: it became our child when the runtime ended. Raises ValueError for a bad pid file."""
         text, _ = read_limited(self._pid_file)
         self.init = Child(int(text))
+        if self.client.runtime.dialect.helpers_outlive_create:
+            self._helpers = adopt_naming(f"{self.directory}/")
 
     def create(self, options: CreateOptions | None = None) -> Operation:
         """Raises OperationGarbage when the runtime says it went well but left no pid."""
@@ -78,6 +81,10 @@ class Container:
             options = CreateOptions(str(self.bundle.path), self._pid_file, stdio=self._stdio or Stdio())
         self._exists = True
         create = self._create_into_files if self._stdio is None else self._create
+        with expecting_child():  # init: the runtime leaves it to us
+            return self._create_and_adopt(create, options)
+
+    def _create_and_adopt(self, create: Callable[[CreateOptions], Operation], options: CreateOptions) -> Operation:
         operation = self._keep(create(options))
         if operation.exit_status == 0:
             try:
@@ -134,9 +141,8 @@ class Container:
         if self.init is None:
             raise ChildProcessError(f"container {self.id} has no init: it was not created")
         ended = self.init.wait(timeout_s)
-        dialect = self.client.runtime.dialect
-        if dialect.helpers_outlive_create:
-            reap_orphans(dialect.helper_comms, waiting_for=f"{self.directory}/")
+        for helper in self._helpers:  # `delete` waits until they are reaped
+            helper.wait(timeout_s)
         return ended
 
     def clean_up(self) -> list[str]:
@@ -153,8 +159,9 @@ class Container:
             found = procfs.processes_naming(str(self.directory), ignore=frozenset({os.getpid()}))
             left += [f"process {pid} would not die" for pid in kill_processes(found)]
             self._exists = False
-        if self.init is not None:
-            self.init.forget()
+        for child in (self.init, *self._helpers):
+            if child is not None:
+                child.forget()
         reap_orphans(self.client.runtime.dialect.helper_comms)
         if self._release is not None:
             self._release(self)
@@ -177,6 +184,9 @@ class Container:
                 self.init.wait(5.0)
         except OSError:
             pass
+        for helper in self._helpers:
+            with contextlib.suppress(TimeoutError, OSError):
+                helper.wait(5.0)
 
     def __enter__(self) -> Container:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +48,7 @@ LEGACY = BASE + (
 )
 # Debian 12 with systemd.
 UNIFIED = BASE + (
-    "30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+    "30 24 0:26 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate\n"
 )
 # docker run --cgroupns=host on a legacy host.
 CONTAINER = BASE + (
@@ -175,13 +176,11 @@ def test_proc_cgroups() -> None:
 def test_arbitrary_text(text: str) -> None:
     """Whatever the text is, the only exception of the three parsers is ParseError."""
     for parser in (parse_mountinfo, parse_proc_cgroup, parse_proc_cgroups):
-        try:
-            parser(text)  # type: ignore[operator]  # three parsers of one shape
-        except ParseError as error:
-            assert error.line >= 1
+        with suppress(ParseError):
+            parser(text)
 
 
-NAMES = st.text(st.characters(exclude_characters="\n\0/", exclude_categories=("Cs",)), min_size=1, max_size=8)
+NAMES = st.text(st.characters(exclude_characters="\n\0/", exclude_categories=["Cs"]), min_size=1, max_size=8)
 
 
 @given(st.lists(NAMES, max_size=4))
@@ -226,7 +225,7 @@ def test_open_proves_the_file_system(tmp_path: Path) -> None:
         Hierarchy(1, ("cpu",), None, str(tmp_path)).open()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     (tmp_path / "link").symlink_to("/")
-    with pytest.raises(OSError, match="Not a directory|symbolic links"):
+    with pytest.raises(OSError, match=r"Not a directory|symbolic links"):
         Hierarchy(2, (), None, str(tmp_path / "link")).open()
 
 
