@@ -173,6 +173,19 @@ def _disable(layout: Layout, enabled: Collection[Enabled]) -> None:
                 _write(fd, "cgroup.subtree_control", f"-{item.controller}")
 
 
+def subtree_control(layout: Layout) -> tuple[str, ...]:
+    """Controllers that the root of the v2 hierarchy has handed to its children; () where no v2 is mounted."""
+    if layout.unified is None:
+        return ()
+    with _opened(layout.unified) as fd:
+        return tuple(parse_words(_read(fd, "cgroup.subtree_control"), "cgroup.subtree_control"))
+
+
+def restore_subtree_control(layout: Layout, before: Collection[str]) -> None:
+    """Take back what a runtime has enabled at the root since `before`; left alone while the root has any child."""
+    _disable(layout, [Enabled("", controller) for controller in subtree_control(layout) if controller not in before])
+
+
 def _inherit_cpuset(hierarchy: Hierarchy, parent: int, child: str) -> None:
     with _opened(hierarchy, child) as fd:
         for name in ("cpuset.cpus", "cpuset.mems"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from harness.cgroup.hierarchy import COMMON_ROOT, Layout, detect
-from harness.errors import HostError
+from harness.errors import HostError, InputError
 from harness.kernel import shim
 from harness.kernel.mounts import MountNamespace
 
@@ -23,6 +23,14 @@ NEAREST: Final[dict[str, tuple[View, ...]]] = {
     "unified": ("host",),
     "none": ("host",),
 }
+
+
+def checked_view(name: str) -> View:
+    """The view of that name. Raises InputError."""
+    for view in VIEWS:
+        if view == name:
+            return view
+    raise InputError(f"view {name!r}: there are {', '.join(VIEWS)} and auto")
 
 
 @dataclass(frozen=True, slots=True)

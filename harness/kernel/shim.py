@@ -90,9 +90,23 @@ class Spawned:
     into_clone: bool  # born in the target cgroup, not moved there
 
 
-@lru_cache(maxsize=256)
-def _block(strings: tuple[str, ...]) -> bytes:
-    return b"".join(os.fsencode(s) + b"\0" for s in strings)
+def _c_string(text: str) -> bytes:
+    """For C, which would take a NUL for the end. Raises ValueError."""
+    encoded = os.fsencode(text)
+    if b"\0" in encoded:
+        raise ValueError(f"embedded null byte in {text!r}")
+    return encoded
+
+
+def _strings(strings: Sequence[str]) -> bytes:
+    """A block of NUL-terminated strings. Raises ValueError: a NUL inside one would shift all that follow."""
+    block = b"".join([os.fsencode(text) + b"\0" for text in strings])
+    if block.count(0) != len(strings):
+        raise ValueError(f"embedded null byte in {next(text for text in strings if chr(0) in text)!r}")
+    return block
+
+
+_block = lru_cache(maxsize=256)(_strings)
 
 
 def spawn(
@@ -109,17 +123,16 @@ def spawn(
 ) -> Spawned:
     """Start `path` with `argv` and `env` ("NAME=value"); fds[i] becomes descriptor i (-1: closed).
 
-    Raises OSError; its strerror names the step that failed when that was not the exec.
+    Raises OSError; its strerror names the step that failed when that was not the exec. ValueError: a NUL in a string.
     """
     out = ffi.new("struct oh_spawned *")
-    args = b"\0".join(map(os.fsencode, argv)) + b"\0"
     result = lib.oh_spawn(
-        os.fsencode(path),
-        args,
+        _c_string(path),
+        _strings(argv),
         len(argv),
         _block(env),
         len(env),
-        ffi.NULL if cwd is None else os.fsencode(cwd),
+        ffi.NULL if cwd is None else _c_string(cwd),
         list(fds),
         len(fds),
         cgroup_fd,

@@ -14,7 +14,7 @@ from harness.cgroup.hierarchy import Layout, detect
 from harness.errors import HarnessError
 from harness.kernel import procfs
 from harness.process.children import kill_processes
-from harness.runtime.workspace import PREFIX, Owner, base_directory, remove_tree
+from harness.runtime.workspace import PREFIX, SUBTREE_CONTROL, Owner, base_directory, remove_tree
 
 Fate = Literal["live", "kept", "dead"]
 
@@ -106,6 +106,14 @@ def remove_cgroups(name: str, layout: Layout) -> tuple[str, ...]:
     return _attempt(f"cgroup {name}", lambda: groups.remove(layout, name))
 
 
+def _restore_subtree_control(directory: Path | None, layout: Layout) -> None:
+    """As the run's note says; without a note nobody knows what was there before."""
+    if directory is not None:
+        with contextlib.suppress(FileNotFoundError):
+            before = (directory / SUBTREE_CONTROL).read_text().split()
+            groups.restore_subtree_control(layout, before)
+
+
 def remove_run(name: str, directory: Path | None, layout: Layout) -> tuple[str, ...]:
     """End all processes of a run, remove its cgroups, then its directory; one line for each thing that would not go."""
     failed: tuple[str, ...] = ()
@@ -117,6 +125,7 @@ def remove_run(name: str, directory: Path | None, layout: Layout) -> tuple[str, 
         failed += _attempt(f"cgroup {name}", lambda: groups.thaw(layout, name))
         failed += tuple(f"process {pid} would not die" for pid in kill_processes(stats))
     failed += remove_cgroups(name, layout)
+    failed += _attempt("cgroup.subtree_control", lambda: _restore_subtree_control(directory, layout))
     if directory is not None:
         failed += _attempt(str(directory), lambda: remove_tree(directory))
     return failed

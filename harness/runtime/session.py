@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect
-from harness.cgroup.view import NEAREST, Step, View, show
+from harness.cgroup.view import NEAREST, Step, View, checked_view, show
 from harness.errors import HostError
 from harness.kernel import shim
 from harness.kernel.mounts import MountNamespace
@@ -93,12 +94,15 @@ class Session:
         self.layout: Layout = detect()
         self.choice: ViewChoice
         try:
+            if self.workspace.fresh:
+                self.workspace.note_subtree_control(groups.subtree_control(self.layout))
             if view == "auto":
                 self._choose(runtimes)
             else:
-                self._enter(view)  # type: ignore[arg-type]  # the caller's word is checked against VIEWS there
+                self._enter(checked_view(view))
         except BaseException:
-            self.close()
+            if self.workspace.fresh:
+                self.close()
             raise
 
     @property

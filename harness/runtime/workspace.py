@@ -1,6 +1,7 @@
 """A run's own directory: bundles, runtime state and logs, with a note of who owns it so that `gc` can find it.
 
     BASE/NAME/owner.json         who made it: pid, start time, boot
+    BASE/NAME/subtree_control    what the root of cgroup v2 had enabled before
     BASE/NAME/root/RUNTIME/      --root of each runtime
     BASE/NAME/c/ID/              bundle, logs and pid file of one container
     BASE/NAME/rootfs/            shared lower directories
@@ -23,6 +24,7 @@ from harness.kernel import procfs
 
 PREFIX = "oci-harness-"
 DEFAULT_BASE = "/run/oci-harness"
+SUBTREE_CONTROL = "subtree_control"
 
 
 def base_directory() -> Path:
@@ -75,7 +77,8 @@ class Workspace:
     """The directory of one run. Use as a context manager: it is removed at the end, unless `keep` was called."""
 
     def __init__(self, kind: str, name: str | None = None) -> None:
-        """Raises HostError where the directory cannot be made."""
+        """Raises HostError where the directory cannot be made, FileExistsError when the name is taken."""
+        self.fresh = True  # made by this object, so it may remove it when something goes wrong
         self.name = name or f"{PREFIX}{kind}-{os.getpid()}-{secrets.token_hex(3)}"
         self.path = base_directory() / self.name
         try:
@@ -95,9 +98,14 @@ class Workspace:
     def reopen(cls, name: str) -> Workspace:
         """The directory of a run that another process made."""
         workspace = cls.__new__(cls)
+        workspace.fresh = False
         workspace.name = name
         workspace.path = base_directory() / name
         return workspace
+
+    def note_subtree_control(self, controllers: tuple[str, ...]) -> None:
+        """Remember what the v2 root had enabled before this run, for whoever cleans up after it."""
+        (self.path / SUBTREE_CONTROL).write_text(" ".join(controllers))
 
     def _write_owner(self, owner: Owner) -> None:
         new = self.path / "owner.json.new"
