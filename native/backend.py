@@ -11,23 +11,25 @@ from setuptools import build_meta
 from setuptools.build_meta import *  # noqa: F403 - a backend offers all of setuptools' hooks
 
 ROOT = Path(__file__).parent.parent
-PAYLOAD = ROOT / "bundles" / "payload" / "payload"
+PROGRAMS = ROOT / "bundles" / "payload"
 
 
-def build_payload() -> None:
-    """Compile the payload: static, no C library, so that its first instruction is its own."""
+def build_programs() -> None:
+    """Compile the static programs; the payload without a C library, so that its first instruction is its own."""
     compiler = os.environ.get("CC", "cc")
     flags = ["-Os", "-static", "-nostdlib", "-nostartfiles", "-ffreestanding", "-fno-stack-protector"]
     flags += ["-fno-asynchronous-unwind-tables", "-fno-pie", "-no-pie", "-Wall", "-Wextra", "-s"]
     flags += ["-Wl,--build-id=none", "-Wl,-z,noseparate-code"]
-    subprocess.run([compiler, *flags, "-o", PAYLOAD, PAYLOAD.with_suffix(".c")], check=True)
+    subprocess.run([compiler, *flags, "-o", PROGRAMS / "payload", PROGRAMS / "payload.c"], check=True)
+    flags = ["-Os", "-static", "-Wall", "-Wextra", "-s"]
+    subprocess.run([compiler, *flags, "-o", PROGRAMS / "deny", PROGRAMS / "deny.c"], check=True)
 
 
 def _prepare() -> None:
     import build_shim
 
     build_shim.generate()
-    build_payload()
+    build_programs()
 
 
 def build_wheel(*args: Any, **kwargs: Any) -> str:

@@ -25,7 +25,7 @@ CONSTANTS = {
     },
     **{
         f"OH_MS_{name}": f"MS_{name}"
-        for name in ("BIND", "NODEV", "NOEXEC", "NOSUID", "PRIVATE", "RDONLY", "REC", "REMOUNT", "SLAVE")
+        for name in ("BIND", "NODEV", "NOEXEC", "NOSUID", "PRIVATE", "RDONLY", "REC", "REMOUNT", "SHARED", "SLAVE", "UNBINDABLE")
     },
     "OH_MNT_DETACH": "MNT_DETACH",
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import HostError, OperationGarbage
-from harness.process.command import HERE, Place, Stdio, run, runtime_environment
+from harness.process.command import HERE, Place, Stdio, nothing_to_read, run, runtime_environment
 from harness.process.operation import Operation
 from harness.runtime.discovery import Runtime
 from harness.runtime.failures import check
@@ -49,14 +50,15 @@ class Client:
     systemd_cgroup: bool = False
     debug: bool = False
     timeout_s: float | None = 30.0
-    extra: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()  # further global options
+    prefix: tuple[str, ...] = ()  # a command to call the runtime through; its first word is an absolute path
     env: tuple[str, ...] = field(default_factory=runtime_environment)
     _serial: itertools.count[int] = field(default_factory=itertools.count, repr=False, compare=False)
 
     def argv(self, options: Options, container_id: str | None, log_path: str) -> list[str]:
         """The whole command line of an operation, fit to be pasted into a shell."""
         runtime = self.runtime
-        argv = [runtime.path, "--root", self.root, "--log", log_path, "--log-format", "json"]
+        argv = [*self.prefix, runtime.path, "--root", self.root, "--log", log_path, "--log-format", "json"]
         argv += runtime.dialect.global_args
         if self.debug:
             argv.append("--debug")
@@ -91,13 +93,21 @@ class Client:
         return run(
             options.verb,
             self.argv(options, container_id, log_path),
-            stdio=stdio,
+            stdio=self._spared(stdio),
             extra_fds=extra_fds,
             place=self.place,
             env=self.env,
             log_path=log_path,
             timeout_s=self.timeout_s if timeout_s == -1.0 else timeout_s,
         )
+
+    def _spared(self, stdio: Stdio) -> Stdio:
+        """Never the host's /dev/null as stdin of a runtime that would give it to somebody else."""
+        if not self.runtime.dialect.chowns_stdio:
+            return stdio
+        if stdio.stdin is None or os.fstat(stdio.stdin).st_rdev == os.makedev(1, 3):
+            return replace(stdio, stdin=nothing_to_read())
+        return stdio
 
     def create(self, container_id: str, options: CreateOptions) -> Operation:
         return self.call(options, container_id, stdio=options.stdio, extra_fds=options.preserve_fds)

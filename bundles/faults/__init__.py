@@ -1,0 +1,1 @@
+"""The fault catalogue: one TOML file a fault."""
