@@ -19,6 +19,7 @@ COMMANDS = {
     "list": ("verbs", "list_", "List the containers made with create or run --detach."),
     "pause": ("verbs", "pause", "Freeze a container."),
     "ps": ("verbs", "ps", "List the processes in a container."),
+    "reproduce": ("reproduce", "reproduce", "Make a failure of the catalogue happen, and prove its cause."),
     "resume": ("verbs", "resume", "Thaw a container."),
     "run": ("create", "run", "Create and start a container, wait for its end, delete it."),
     "runtimes": ("runtimes", "runtimes", "List the runtimes found on this host."),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def encode(value: dict[str, Any]) -> str:
+def encode(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
@@ -42,7 +42,7 @@ def check_output(path: str | None) -> None:
         raise InputError(f"--output {path}: {parent} is no directory that can be written to")
 
 
-def emit(value: dict[str, Any], *, as_json: bool, output: str | None = None) -> None:
+def emit(value: Any, *, as_json: bool, output: str | None = None) -> None:
     """Write the JSON where it was asked for."""
     if output is not None:
         write_atomically(output, encode(value) + "\n")

@@ -14,7 +14,7 @@ from harness.cgroup.files import CgroupFiles
 from harness.errors import HarnessError, HostError, OperationError
 from harness.faults import rootfs_steps, schema
 from harness.faults.catalogue import Entry
-from harness.faults.node import Node, expand
+from harness.faults.node import Node, expand_all
 from harness.kernel import namespaces
 from harness.kernel.kmsg import KernelLine, KernelLog
 from harness.process.operation import Operation
@@ -130,16 +130,6 @@ def _node(session: Session, runtime: Runtime, container: Container) -> Node:
     return Node(session, runtime, variables, runtime.path)
 
 
-def _expand_all(value: Any, variables: dict[str, str]) -> Any:
-    if isinstance(value, str):
-        return expand(value, variables) if "${" in value else value
-    if isinstance(value, list):
-        return [_expand_all(each, variables) for each in value]
-    if isinstance(value, dict):
-        return {_expand_all(key, variables): _expand_all(each, variables) for key, each in value.items()}
-    return value
-
-
 def _apply(fault: schema.Fault, healed: bool, container: Container, node: Node) -> CreateOptions:
     """Make all changes. Raises OSError, HostError."""
     patches, rootfs, steps = _changes(fault, healed)
@@ -148,7 +138,7 @@ def _apply(fault: schema.Fault, healed: bool, container: Container, node: Node) 
         if patch.delete:
             config.delete(patch.pointer)
         else:
-            config.set(patch.pointer, _expand_all(patch.value, node.variables))
+            config.set(patch.pointer, expand_all(patch.value, node.variables))
         value = "(deleted)" if patch.delete else msgspec.json.encode(patch.value).decode()
         node.done.append(f"config.json {patch.pointer} = {value}")
     raw = fault.break_.raw_config

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from harness.cgroup import groups
 from harness.errors import HarnessError, HostError
@@ -36,6 +37,17 @@ def expand(text: str, variables: dict[str, str]) -> str:
         return string.Template(text).substitute(variables)
     except (KeyError, ValueError) as error:
         raise HostError(f"{text!r}: no such variable {error}; there are {', '.join(sorted(variables))}") from None
+
+
+def expand_all(value: Any, variables: dict[str, str]) -> Any:
+    """`expand` in every string of a JSON value."""
+    if isinstance(value, str):
+        return expand(value, variables) if "${" in value else value
+    if isinstance(value, list):
+        return [expand_all(each, variables) for each in value]
+    if isinstance(value, dict):
+        return {expand_all(key, variables): expand_all(each, variables) for key, each in value.items()}
+    return value
 
 
 @dataclass

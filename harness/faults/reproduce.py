@@ -41,6 +41,7 @@ def _reproduce_one(session: Session, entry: Entry, runtime: Runtime, log: Kernel
         "runtime_version": runtime.version,
         "view": session.choice.view,
         "kernel": os.uname().release,
+        "view_steps": tuple(map(str, session.choice.steps)),
         "cause": fault.cause,
         "side": fault.side,
     }

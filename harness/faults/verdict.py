@@ -22,6 +22,7 @@ class Verdict:
     runtime_version: str
     view: str
     kernel: str
+    view_steps: tuple[str, ...]  # the mounts that make the view
     verdict: Word
     cause: str
     side: str

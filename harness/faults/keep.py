@@ -1,0 +1,69 @@
+"""A broken bundle to keep: a directory of its own that fails without this tool."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from harness.faults import rootfs_steps
+from harness.faults.catalogue import Entry
+from harness.faults.node import expand_all
+from harness.faults.verdict import Verdict
+from harness.oci.bundle import create_bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """`by_hand`: what the fault changes on the node, which a directory cannot hold."""
+
+    directory: Path
+    by_hand: list[str]
+
+    def commands(self, verdict: Verdict) -> list[str]:
+        """The two commands that show the failure, as a shell takes them."""
+        container_id = verdict.fault[:60]
+        runtime = next((op.argv for op in verdict.broken.operations), ()) if verdict.broken else ()
+        binary = next((word for word in runtime if word.startswith("/")), verdict.runtime)
+        create = f"{shlex.quote(binary)} create --bundle {shlex.quote(str(self.directory))} {container_id}"
+        start = f"{shlex.quote(binary)} start {container_id}; {shlex.quote(binary)} delete --force {container_id}"
+        if verdict.view_steps:
+            steps = "; ".join(verdict.view_steps)
+            return [
+                f"unshare -m sh -c {shlex.quote(f'{steps}; {create}')}",
+                f"unshare -m sh -c {shlex.quote(f'{steps}; {start}')}",
+            ]
+        return [create, start]
+
+
+def keep_bundle(entry: Entry, directory: Path) -> Kept:
+    """Raises InputError where `directory` is there already."""
+    fault = entry.fault
+    directory = directory.absolute()
+    bundle = create_bundle(directory, fault.recipe)
+    work = directory / "work-dir"
+    work.mkdir()
+    variables = {
+        "id": entry.slug[:60],
+        "bundle": str(directory),
+        "rootfs": str(directory / "rootfs"),
+        "work": str(work),
+        "run": "oci-harness-kept",
+        "cgroup": f"oci-harness-kept/{entry.slug[:60]}",
+        "root": "/run/runc",
+    }
+    for patch in fault.break_.config:
+        if patch.delete:
+            bundle.config.delete(patch.pointer)
+        else:
+            bundle.config.set(patch.pointer, expand_all(patch.value, variables))
+    if fault.break_.raw_config is not None:
+        (directory / "config.json").write_text(fault.break_.raw_config)
+    else:
+        bundle.config.save(directory / "config.json")
+    for step in fault.break_.rootfs:
+        rootfs_steps.apply(step, directory / "rootfs")
+    by_hand = [msgspec.json.encode(step).decode() for step in fault.break_.node]
+    return Kept(directory, by_hand)
