@@ -10,11 +10,12 @@ def format_ns(value: float | None) -> str:
     if value is None:
         return "-"
     size = abs(value)
-    if size < 1_000:
+    # each limit is where the unit's own rounding would reach 1000
+    if size < 999.5:
         return f"{value:.0f} ns"
-    if size < 1_000_000:
+    if size < 999_950:
         return f"{value / 1_000:.1f} us"
-    if size < NANOSECONDS_PER_SECOND:
+    if size < 999_995_000:
         return f"{value / 1_000_000:.2f} ms"
     return f"{value / NANOSECONDS_PER_SECOND:.2f} s"
 
@@ -25,7 +26,7 @@ def format_bytes(value: float | None) -> str:
         return "-"
     size = float(value)
     for unit in ("B", "KiB", "MiB"):
-        if abs(size) < 1024:
+        if abs(size) < (1023.5 if unit == "B" else 1023.95):
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"

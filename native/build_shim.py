@@ -10,6 +10,9 @@ from cffi import FFI
 HERE = Path(__file__).parent
 GENERATED = HERE / "generated" / "_shim.c"
 
+MOUNT_FLAGS = ("BIND", "NODEV", "NOEXEC", "NOSUID", "PRIVATE", "RDONLY", "REC", "REMOUNT")
+MOUNT_FLAGS += ("SHARED", "SLAVE", "UNBINDABLE")
+
 # Their values come from the compiler.
 CONSTANTS = {
     "OH_CGROUP_SUPER_MAGIC": "CGROUP_SUPER_MAGIC",
@@ -23,10 +26,7 @@ CONSTANTS = {
         f"OH_CLONE_{name}": f"CLONE_{name}"
         for name in ("NEWCGROUP", "NEWIPC", "NEWNET", "NEWNS", "NEWPID", "NEWTIME", "NEWUSER", "NEWUTS")
     },
-    **{
-        f"OH_MS_{name}": f"MS_{name}"
-        for name in ("BIND", "NODEV", "NOEXEC", "NOSUID", "PRIVATE", "RDONLY", "REC", "REMOUNT", "SHARED", "SLAVE", "UNBINDABLE")
-    },
+    **{f"OH_MS_{name}": f"MS_{name}" for name in MOUNT_FLAGS},
     "OH_MNT_DETACH": "MNT_DETACH",
 }
 HEADERS = (

@@ -9,12 +9,31 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
 static int openat2_missing; /* learnt once: ENOSYS (before Linux 5.6) or EPERM by an old seccomp filter */
+
+/* openat(2) that says ELOOP to a link where openat2(2) with RESOLVE_NO_SYMLINKS does. */
+static int open_part(int at, const char *part, int flags)
+{
+	struct stat st;
+	int fd = openat(at, part, flags | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) {
+		int error = errno;
+		if (error == ENOTDIR && fstatat(at, part, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISLNK(st.st_mode))
+			error = ELOOP; /* O_DIRECTORY came first */
+		return -error;
+	}
+	if ((flags & (O_PATH | O_NOFOLLOW)) == O_PATH && fstat(fd, &st) == 0 && S_ISLNK(st.st_mode)) {
+		close(fd); /* O_PATH with O_NOFOLLOW opens the link itself */
+		return -ELOOP;
+	}
+	return fd;
+}
 
 static int walk_beneath(int dirfd, const char *path, int flags)
 {
@@ -32,9 +51,7 @@ static int walk_beneath(int dirfd, const char *path, int flags)
 		path += length;
 		int last = path[strspn(path, "/")] == 0;
 		int fd = strcmp(part, "..") == 0 ? -EXDEV :
-			 openat(at, length ? part : ".", (last ? flags : O_PATH | O_DIRECTORY) | O_NOFOLLOW | O_CLOEXEC);
-		if (fd == -1)
-			fd = -errno;
+			 open_part(at, length ? part : ".", last ? flags : O_PATH | O_DIRECTORY);
 		if (at != dirfd)
 			close(at);
 		if (fd < 0 || last)
@@ -85,7 +102,8 @@ static int64_t read_whole(int fd, char *buf, size_t cap)
 			return -errno;
 		}
 		used += (size_t)n;
-		if (n == 0 || (used == (size_t)n && n < 2048))
+		/* a read that filled the buffer may have been cut short by it, and proves nothing */
+		if (n == 0 || (used == (size_t)n && n < 2048 && used < cap))
 			return (int64_t)used;
 	}
 	return -ENOBUFS;
@@ -95,11 +113,9 @@ int64_t oh_read_files(const int *dirfds, const char *names, int n, char *buf, si
 {
 	size_t used = 0;
 	for (int i = 0; i < n; i++, names += strlen(names) + 1) {
-		int fd = openat(dirfds[i], names, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
-		if (strchr(names, '/') || fd < 0) {
-			lengths[i] = fd < 0 ? -errno : -EXDEV;
-			if (fd >= 0)
-				close(fd);
+		int fd = strchr(names, '/') ? -EXDEV : openat(dirfds[i], names, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+		if (fd < 0) {
+			lengths[i] = fd == -1 ? -errno : fd;
 			continue;
 		}
 		lengths[i] = read_whole(fd, buf + used, cap - used);

@@ -28,7 +28,7 @@ int64_t oh_monotonic_ns(void);
 
 struct oh_spawned {
 	int64_t start_ns; /* CLOCK_MONOTONIC, read right before the clone */
-	int pid;
+	int pid;        /* not above 0 when there is no child */
 	int pidfd;
 	int stage;      /* one of OH_STAGE_*, set when the call fails */
 	int into_clone; /* 1: the kernel put the child into the cgroup at the clone (CLONE_INTO_CGROUP) */

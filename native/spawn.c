@@ -77,6 +77,9 @@ static int join_cgroup(int dirfd)
 /* Give the child its descriptors. Sources below n_fds are first moved out of the way. */
 static int place_fds(struct child *c)
 {
+	for (int i = 0; i < c->n_fds; i++) /* before a copy takes the number of one that is not open */
+		if (c->fds[i] >= 0 && fcntl(c->fds[i], F_GETFD) < 0)
+			return -1;
 	for (int i = 0; i < c->n_fds; i++) {
 		if (c->fds[i] >= 0 && c->fds[i] < c->n_fds && c->fds[i] != i) {
 			int moved = fcntl(c->fds[i], F_DUPFD_CLOEXEC, c->n_fds);
@@ -253,9 +256,10 @@ int oh_spawn(const char *path, const char *argv, int argc, const char *envp, int
 		pid = clone3_call(&clone_args, &c);
 		out->into_clone = pid > 0 && cgroup_fd >= 0;
 	}
-	/* ENOSYS: no clone3 (before Linux 5.3, or a seccomp filter). EINVAL, E2BIG: clone3 without CLONE_CLEAR_SIGHAND
-	 * (5.5) or CLONE_INTO_CGROUP (5.7). Then the child does by hand what the flags would have done. */
-	if (pid == -ENOSYS || pid == -EINVAL || pid == -E2BIG) {
+	/* ENOSYS: no clone3 (before Linux 5.3, or a seccomp filter). EPERM: a seccomp filter that does not know it (Docker
+	 * before 20.10). EINVAL, E2BIG: clone3 without CLONE_CLEAR_SIGHAND (5.5) or CLONE_INTO_CGROUP (5.7). Then the
+	 * child does by hand what the flags would have done. */
+	if (pid == -ENOSYS || pid == -EPERM || pid == -EINVAL || pid == -E2BIG) {
 		c.cgroup_fd = cgroup_fd;
 		c.reset_handlers = 1;
 		out->start_ns = oh_monotonic_ns();
@@ -277,6 +281,8 @@ int oh_spawn(const char *path, const char *argv, int argc, const char *envp, int
 			close(out->pidfd);
 		while (waitpid((pid_t)pid, NULL, 0) < 0 && errno == EINTR)
 			;
+		out->pid = 0;
+		out->pidfd = -1;
 		return -c.error;
 	}
 	return (int)pid;
@@ -310,8 +316,12 @@ int oh_wait(int pid, int pidfd, int64_t timeout_ns, struct oh_exit *out)
 		if (ready == 0)
 			return -ETIMEDOUT;
 	}
-	/* the raw call: only it hands out the rusage */
-	if (syscall(SYS_waitid, P_PID, pid, &info, WEXITED, &usage) < 0)
+	/* the raw call: only it hands out the rusage. By pidfd (Linux 5.4), for the pid of one that was somebody else's child
+	 * may be that of a new child of ours by now. */
+	long waited = pidfd < 0 ? -1 : syscall(SYS_waitid, P_PIDFD, pidfd, &info, WEXITED, &usage);
+	if (waited < 0 && (pidfd < 0 || errno == EINVAL))
+		waited = syscall(SYS_waitid, P_PID, pid, &info, WEXITED, &usage);
+	if (waited < 0)
 		return -errno;
 	if (pidfd < 0)
 		out->end_ns = oh_monotonic_ns();

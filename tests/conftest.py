@@ -27,7 +27,7 @@ def missing(*names: str) -> list[str]:
 
 
 def require_all(*names: str) -> None:
-    """Skip unless this host has all of `names`; fail when HARNESS_REQUIRE (comma separated) demands one that is absent."""
+    """Skip unless this host has all of `names`; fail when HARNESS_REQUIRE (a, b, ...) demands one that is absent."""
     absent = missing(*names)
     if not absent:
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -22,6 +23,10 @@ DEFAULT_BASE = Path("/run/oci-harness")
 RUNTIME_STATE = (Path("/run/runc"), Path("/run/crun"), Path("/run/runsc"))
 # Memory files that are made ready for the next command (harness/process/capture.py): a small stock, not a leak.
 STOCK_OF_CAPTURES = 4
+
+
+# Pids of commands that the tests have started: what carries one of them in its name is ours, also when it has ended.
+makers: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,25 +92,25 @@ class _Host:
         self.bases = [base for base in Path("/run").glob(f"{MARKER}*") if base != own_base()]
 
     def is_foreign(self, text: str) -> bool:
-        """Whether the run named in `text` is somebody else's: its maker lives and is none of us, or it lies elsewhere."""
+        """Whether the run in `text` is somebody else's: its maker is none of ours, or its directory lies elsewhere."""
         named = RUN_NAME.search(text)
         if named is None:
             return False
         maker = MAKER.match(named.group())
-        if maker is not None and int(maker[1]) in self.ours:
-            return False
-        if maker is not None and int(maker[1]) in self.processes:
-            return True
+        if maker is not None:
+            return int(maker[1]) not in self.ours | makers
         return any((base / named.group()).exists() for base in self.bases)
 
     def own_processes(self) -> Iterator[str]:
         own = os.fsencode(own_base())
-        for pid, (_, comm, state) in self.processes.items():
+        for pid, (parent, comm, state) in self.processes.items():
             if pid == os.getpid():
                 continue
             cgroup, arguments = _read(f"/proc/{pid}/cgroup"), _read(f"/proc/{pid}/cmdline").replace(b"\0", b" ")
             places = os.fsencode(_link(f"/proc/{pid}/cwd")) + b" " + os.fsencode(_link(f"/proc/{pid}/root"))
             marked = (MARKER + "-").encode() in cgroup and not self.is_foreign(cgroup.decode(errors="replace"))
+            if state == "Z" and parent not in self.ours:
+                continue  # for somebody else to reap
             if pid in self.ours or marked or own in arguments or own in places:
                 yield f"{pid} ({comm}, {state}) {arguments.decode(errors='replace').strip()}"
 
@@ -113,7 +118,7 @@ class _Host:
         """Those that a process of ours is in, and those that are kept by a mount."""
         for pid in self.ours:
             with suppress(OSError):
-                yield f"netns {os.stat(f'/proc/{pid}/ns/net').st_ino}"  # noqa: PTH116 - a magic link, not a path
+                yield f"netns {os.stat(f'/proc/{pid}/ns/net').st_ino}"
         for line in Path("/proc/self/mountinfo").read_text().splitlines():
             if " - nsfs " in line:
                 yield f"netns {line.split()[3]} at {line.split()[4]}"
@@ -135,7 +140,7 @@ class _Host:
         if own_base() != DEFAULT_BASE:  # somebody else's, but for what a process of ours put there all the same
             for name in _entries(DEFAULT_BASE, "*"):
                 maker = MAKER.search(name)
-                if maker is not None and int(maker[1]) in self.ours:
+                if maker is not None and int(maker[1]) in self.ours | makers:
                     yield name
         for name in _entries(Path("/tmp"), f"{MARKER}*"):
             yield name
@@ -196,11 +201,18 @@ def difference(before: Snapshot, after: Snapshot, allowed: Iterable[str] = ()) -
 
 
 def new_since(before: Snapshot, allowed: Iterable[str] = ()) -> list[str]:
-    """`difference` from `before` to now; what only one of two looks in a row has seen is somebody else's doing."""
+    """`difference` from `before` to now.
+
+    What only one of two looks in a row has seen is somebody else's doing, but for our own processes: of those even one
+    that is about to end counts. A thread that has been joined stays in /proc for as long as the kernel takes to end it.
+    """
     spared = list(allowed)
     first = difference(before, snapshot(), spared)
     if not first:
         return []
     second = difference(before, snapshot(), spared)
-    # of our own processes even one that is about to end counts
+    end = time.monotonic() + 1.0
+    while second and all(line.startswith("threads: ") for line in second) and time.monotonic() < end:
+        time.sleep(0.005)
+        second = difference(before, snapshot(), spared)
     return [line for line in first if line in second or line.startswith("processes: ")]

@@ -1,7 +1,10 @@
 /*
  * Run a command for which some system calls fail, as on a kernel that lacks them.
  *
- *   deny ERRNO NUMBER[,NUMBER...] COMMAND [ARGUMENT...]      (COMMAND is an absolute path, all numbers are decimal)
+ *   deny ERRNO CALL[,CALL...] COMMAND [ARGUMENT...]          (COMMAND is an absolute path, all numbers are decimal)
+ *
+ * A CALL is the number of a system call; NUMBER=VALUE: only when its first argument is VALUE; NUMBER&MASK: only when
+ * that has one of these bits. (The low 32 bits of the argument, on a little-endian machine.)
  *
  * Exit status 125 when the filter cannot be loaded, 127 when the command cannot be run.
  */
@@ -18,16 +21,32 @@ extern char **environ;
 
 int main(int argc, char **argv)
 {
-	struct sock_filter filter[64 * 2 + 2];
+	struct sock_filter filter[32 * 5 + 2];
+	struct sock_filter load = BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
 	int at = 0;
 
 	if (argc < 4)
 		return 125;
 	unsigned int error = (unsigned int)atoi(argv[1]);
-	filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-	for (char *number = strtok(argv[2], ","); number && at < 128; number = strtok(NULL, ",")) {
-		filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned int)atoi(number), 0, 1);
-		filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error & SECCOMP_RET_DATA));
+	struct sock_filter refuse = BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (error & SECCOMP_RET_DATA));
+	filter[at++] = load;
+	for (char *call = strtok(argv[2], ","); call; call = strtok(NULL, ",")) {
+		char *rest;
+		unsigned int number = (unsigned int)strtoul(call, &rest, 10);
+		int plain = *rest == '\0';
+		if (at > 32 * 5 - 4 || (!plain && *rest != '=' && *rest != '&'))
+			return 125;
+		filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, plain ? 1 : 4);
+		if (plain) {
+			filter[at++] = refuse;
+			continue;
+		}
+		unsigned int value = (unsigned int)strtoul(rest + 1, NULL, 10);
+		unsigned short test = *rest == '=' ? BPF_JEQ : BPF_JSET;
+		filter[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args));
+		filter[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | test | BPF_K, value, 0, 1);
+		filter[at++] = refuse;
+		filter[at++] = load;
 	}
 	filter[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
 	struct sock_fprog program = { .len = (unsigned short)at, .filter = filter };

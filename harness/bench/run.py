@@ -18,6 +18,9 @@ from harness.runtime.session import Session
 
 # A runtime that fails this often without one good lifecycle is broken; going on would only repeat it.
 GIVE_UP_AFTER = 5
+# How often the main thread looks up while workers run: the kernel may hand a signal to any thread, and Python's handler
+# runs in the main one, which then sleeps on (signal(7); Python's signal module, "Signals and threads").
+WAKE_S = 0.2
 
 
 @contextlib.contextmanager
@@ -65,25 +68,37 @@ class _Runner:
             if self.pause_s:
                 self.stop.wait(self.pause_s)
 
-    def _worker(self, turns: SimpleQueue[Turn]) -> None:
+    def _worker(self, turns: SimpleQueue[Turn], ended: SimpleQueue[None]) -> None:
         try:
             self.take(turns)
         except BaseException as error:  # handed to the main thread
             self._error = error
             self.stop.set()
+        finally:
+            ended.put(None)
 
     def take_together(self, turns: SimpleQueue[Turn], parallel: int) -> None:
-        threads = [threading.Thread(target=self._worker, args=(turns,)) for _ in range(parallel)]
+        ended: SimpleQueue[None] = SimpleQueue()
+        threads = [threading.Thread(target=self._worker, args=(turns, ended)) for _ in range(parallel)]
+        interrupted = False
+        left = 0
         for thread in threads:
             thread.start()
-        try:
-            for thread in threads:
-                thread.join()
-        except KeyboardInterrupt:
-            self.stop.set()  # each worker ends and cleans up the lifecycle that it is in
-            for thread in threads:
-                thread.join()
-            raise
+            left += 1
+        # not by join: before Python 3.13 one that is interrupted takes a running thread for ended (bpo-45274)
+        while left:
+            try:
+                ended.get(timeout=WAKE_S)
+                left -= 1
+            except Empty:
+                continue
+            except KeyboardInterrupt:
+                interrupted = True
+                self.stop.set()  # each worker ends and cleans up the lifecycle that it is in
+        for thread in threads:
+            thread.join()
+        if interrupted:
+            raise KeyboardInterrupt
         if self._error is not None:
             raise self._error
 

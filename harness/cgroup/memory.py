@@ -112,7 +112,7 @@ def _v1(c: Contents) -> Memory:
     swap_limit: Limit | None = None
     if memsw_limit is None or limit is None:
         c.absent["swap_limit_bytes"] = c.absent["memsw_limit_bytes" if memsw_limit is None else "limit_bytes"]
-    elif memsw_limit == MAX or limit == MAX:  # noqa: PLR1714  # mypy narrows these, not `in`
+    elif memsw_limit == MAX or limit == MAX:  # noqa: PLR1714 - mypy narrows these, not `in`
         swap_limit = MAX
     else:
         swap_limit = max(memsw_limit - limit, 0)  # two reads: a limit may have moved between them

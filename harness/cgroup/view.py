@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -77,12 +78,13 @@ def view_steps(view: View, layout: Layout, free_controllers: tuple[str, ...]) ->
         return []
     unified = [h.mount_point for h in layout.hierarchies if h.version == 2]
     v1 = [h.key for h in layout.hierarchies if h.version == 1]
+    has_controllers = any(h.version == 1 and h.controllers for h in layout.hierarchies)
     clear = [Step("umount", COMMON_ROOT)]
     if view == "unified":
         return [*clear, Step("mount", COMMON_ROOT, "cgroup2")]
-    if view == "legacy" and v1:
+    if view == "legacy" and has_controllers:
         return [Step("umount", mount_point) for mount_point in unified]
-    keys = v1 or list(free_controllers)
+    keys = v1 if has_controllers else [*v1, *free_controllers]
     if not keys:
         raise HostError(f"this kernel has no cgroup v1 controller to show, so the {view} view cannot be made")
     steps = [*clear, Step("mount", COMMON_ROOT, "tmpfs", "mode=755"), *_v1_mounts(keys)]
@@ -107,7 +109,7 @@ def _apply(view: View) -> tuple[list[Step], Layout]:
         try:
             step.apply()
         except OSError as error:
-            hint = "; the controller is in use by cgroup v2" if step.fstype == "cgroup" else ""
+            hint = "; the controller is in use by cgroup v2" if error.errno == errno.EBUSY else ""
             raise HostError(f"the {view} view cannot be made here: {step}: {error.strerror}{hint}") from None
     return steps, detect()
 

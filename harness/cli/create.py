@@ -236,7 +236,7 @@ def _run_to_end(container_id: str, order: Order, tty: bool, as_json: bool) -> di
 
 def _start_with_terminal(made: Container, stdout: int) -> None:
     """create and start with a terminal of the container's own, joined with our stdin and `stdout` until it closes."""
-    from harness.runtime.console import ConsoleSocket, attach
+    from harness.runtime.console import ConsoleSocket, attach, copy_size
     from harness.runtime.failures import check
     from harness.runtime.options import CreateOptions
 
@@ -251,6 +251,7 @@ def _start_with_terminal(made: Container, stdout: int) -> None:
         check(made.create(options))
         master = console.receive()
     try:
+        copy_size(sys.stdin.fileno(), master)  # before the container's process can look
         check(made.start())
         attach(master, sys.stdin.fileno(), stdout)
     finally:

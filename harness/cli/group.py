@@ -87,6 +87,12 @@ def run(args: list[str], table: Mapping[str, tuple[str, str, str]]) -> int:
         name = f"{error.filename}: " if error.filename else ""
         click.echo(f"oci-harness: {name}{error.strerror or error}", err=True)
         return 3
+    except Exception as error:
+        if debug:
+            raise
+        where = f"{type(error).__name__}: {_one_line(str(error))}"
+        click.echo(f"oci-harness: a bug in oci-harness: {where}; `oci-harness --debug ...` shows where", err=True)
+        return 4
     return result if isinstance(result, int) else 0
 
 

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from harness.cli.output import check_output
 from harness.errors import InputError
 from harness.units import parse_duration_s
 
@@ -27,6 +28,12 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+def _writable(_context: click.Context, _option: click.Parameter, path: str | None) -> str | None:
+    """Before anything is done: nothing may stay behind for a result that cannot be written."""
+    check_output(path)
+    return path
+
+
 def json_options(function: F) -> F:
     """--json and -o, --output."""
     function = click.option(
@@ -34,6 +41,7 @@ def json_options(function: F) -> F:
         "--output",
         type=click.Path(dir_okay=False),
         metavar="FILE",
+        callback=_writable,
         help="Also write the JSON to FILE (atomically).",
     )(function)
     return click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else there.")(

@@ -82,9 +82,13 @@ def kill(container: str, signal: str, everyone: bool, timeout_s: float, as_json:
     from harness.runtime.options import KillOptions
 
     _plain(
-        "kill", container, timeout_s, as_json, output,
+        "kill",
+        container,
+        timeout_s,
+        as_json,
+        output,
         lambda kept: kept.client.kill(kept.record.id, KillOptions(signal, everyone)),
-    )  # fmt: skip
+    )
 
 
 @click.command()
@@ -218,9 +222,15 @@ def list_(as_json: bool, output: str | None) -> None:
         except HarnessError as error:
             status, pid = f"unknown: {error}", None
         found.append(
-            {"id": record.id, "runtime": record.runtime_name, "status": status, "pid": pid, "view": record.view,
-             "bundle": record.bundle}
-        )  # fmt: skip
+            {
+                "id": record.id,
+                "runtime": record.runtime_name,
+                "status": status,
+                "pid": pid,
+                "view": record.view,
+                "bundle": record.bundle,
+            }
+        )
     emit({"schema": "oci-harness/list/1", "containers": found}, as_json=as_json, output=output)
     if not as_json:
         rows = [(c["id"], c["runtime"], c["status"], str(c["pid"] or "-"), c["view"], c["bundle"]) for c in found]

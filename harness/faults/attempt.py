@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from harness.cgroup.files import CgroupFiles
 from harness.errors import HarnessError, HostError, OperationError
-from harness.faults import rootfs_steps, schema
+from harness.faults import leaks, rootfs_steps, schema
 from harness.faults.catalogue import Entry
 from harness.faults.node import Node, expand_all
+from harness.faults.node_cgroups import thaw_after
 from harness.kernel import namespaces
 from harness.kernel.kmsg import KernelLine, KernelLog
-from harness.process.operation import Operation
+from harness.process.operation import Operation, parse_log
 from harness.runtime.container import Container
 from harness.runtime.discovery import Runtime
 from harness.runtime.options import CreateOptions
@@ -39,7 +40,7 @@ class Attempt:
     container_stderr: str = ""
     container_exit: int | None = None
     done: list[str] = field(default_factory=list)  # the changes that were made, in words
-    kernel_log: list[KernelLine] = field(default_factory=list)
+    kernel_log: list[KernelLine] | None = None  # None: it cannot be read here
     namespaces: dict[str, int] | None = None  # {kind: inode} of those that init has of its own
     cgroup: dict[str, Any] | None = None  # figures of the container's cgroup when init had been made
     leaks: list[str] = field(default_factory=list)
@@ -51,7 +52,7 @@ class Attempt:
             "changes": self.done,
             "container_stderr": self.container_stderr,
             "container_exit": self.container_exit,
-            "kernel_log": [line.text for line in self.kernel_log],
+            "kernel_log": None if self.kernel_log is None else [line.text for line in self.kernel_log],
             "namespaces": self.namespaces,
             "cgroup": self.cgroup,
         }
@@ -102,16 +103,21 @@ def run_attempt(session: Session, runtime: Runtime, entry: Entry, healed: bool, 
             extra=tuple(node.global_args),
             timeout_s=node.timeout_s or DEADLINE_S,
         )
+        thaw_after(node, container.client.timeout_s or DEADLINE_S)
+        before = leaks.present(session, container)
         _lifecycle(fault, container, node, attempt, options)
         attempt.operations = list(container.operations)
-        attempt.leaks = _leaks(session, container, attempt)
+        # of a create that failed, or a delete that went well; at other stages the container may well be there
+        if attempt.failed_stage in (None, "create") and not attempt.timed_out:
+            attempt.leaks = leaks.left_since(session, container, before)
     finally:
         container.client = sound  # whatever the fault made of it, cleaning up is done by the real one
         try:
             node.close()
         finally:
             container.clean_up()
-    attempt.kernel_log = log.read()
+            leaks.sweep(session, container)
+    attempt.kernel_log = log.read() if log.available else None
     return attempt
 
 
@@ -161,6 +167,23 @@ def _good(stage: schema.Stage, operation: Operation) -> Operation:
     return operation
 
 
+# How a Go program begins to say that it crashes; a stack trace follows.
+_CRASH = re.compile(r"^(?:fatal error|panic|runtime|runtime/cgo): .+", re.MULTILINE)
+
+
+def _said(operation: Operation) -> str:
+    """The runtime's own last word; of a crash the first, and without the form of a log record on stderr."""
+    if not operation.log and (crash := _CRASH.search(operation.stderr.decode(errors="replace"))):
+        return crash[0].strip()
+    return _plain(operation.message)
+
+
+def _plain(text: str) -> str:
+    """The message of a line that is a log record, such as a runtime writes to stderr; else the line."""
+    records = parse_log(text.encode()) if text.startswith("{") else ()
+    return records[-1].msg.strip() if records else text
+
+
 def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: Attempt, options: CreateOptions) -> None:
     """create, start, (exec), wait, (kill), delete; notes where it ended."""
     stays = fault.recipe in ("pause", "kubernetes") or bool(fault.exec_command)
@@ -187,19 +210,20 @@ def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: A
             raise _Failed("run") from None
         if not stays and attempt.container_exit != 0:
             raise _Failed("run")
+        node.at("before-delete", container)
         _good("delete", container.delete())
     except _Failed as failed:
         attempt.failed_stage = failed.stage
         if failed.operation is not None:
             attempt.exit_status = failed.operation.exit_status
             attempt.timed_out = failed.operation.timed_out
-            attempt.text = attempt.text or failed.operation.message
+            attempt.text = attempt.text or _said(failed.operation)
         elif failed.stage == "run":
             attempt.exit_status = attempt.container_exit
     attempt.container_stderr = container.stderr.decode(errors="replace")
     if attempt.failed_stage == "run":
         lines = attempt.container_stderr.strip().splitlines()
-        attempt.text = lines[-1] if lines else ""
+        attempt.text = _plain(lines[-1]) if lines else ""
 
 
 def _observe(session: Session, container: Container, attempt: Attempt) -> None:
@@ -218,19 +242,3 @@ def _observe(session: Session, container: Container, attempt: Attempt) -> None:
 def _figures(session: Session, pid: int) -> dict[str, Any]:
     with CgroupFiles.of_pid(session.layout, pid) as files:
         return files.snapshot().to_json()
-
-
-def _leaks(session: Session, container: Container, attempt: Attempt) -> list[str]:
-    """What the runtime left after a create that failed, or after a delete that went well; nobody else was at it yet."""
-    if attempt.failed_stage not in (None, "create") or attempt.timed_out:
-        return []
-    found = []
-    state = Path(container.client.root) / container.id
-    if state.exists():
-        found.append(f"state: {state}")
-    path = f"{session.workspace.cgroup}/{container.id}"
-    for hierarchy in session.layout.hierarchies:
-        directory = Path(hierarchy.mount_point) / path
-        if session.namespace.call(directory.is_dir):
-            found.append(f"cgroup: {directory}")
-    return found

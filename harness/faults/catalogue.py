@@ -64,6 +64,8 @@ def _allowed(kind: type[Any], path: str, document: Any) -> str:
     here: inspect.Type = inspect.type_info(kind)
     for name, index in re.findall(r"\.([A-Za-z_-]+)|\[(\d+|\.\.\.)\]", path):
         structs = _structs(here)
+        if name == "do" and len(structs) > 1:
+            return ", ".join(sorted(str(each.tag) for each in structs))
         if isinstance(document, dict) and len(structs) > 1:
             structs = [each for each in structs if each.tag == document.get("do")]
         if name:
@@ -107,7 +109,7 @@ def parse_fault(slug: str, document: dict[str, Any], source: str, causes: dict[s
     if fault.cause not in causes:
         raise InputError(f"{source}: cause: there is no {fault.cause!r}; allowed there: {', '.join(sorted(causes))}")
     for index, expect in enumerate(fault.expect):
-        for name in ("clause", "stderr"):
+        for name in ("clause", "stderr", "log", "kernel_log"):
             pattern = getattr(expect, name)
             try:
                 re.compile(pattern or "")

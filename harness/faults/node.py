@@ -3,30 +3,44 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import signal
 import string
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness.cgroup import groups
-from harness.errors import HarnessError, HostError
-from harness.faults import schema
+from harness.errors import HarnessError, HostError, InputError
+from harness.faults import key_quota, node_cgroups, schema
 from harness.kernel import shim
 from harness.oci.recipe import data_root
+from harness.process import companion
 from harness.process.children import Child
 from harness.runtime.container import Container
 from harness.runtime.discovery import Runtime
+from harness.runtime.failures import check
 from harness.runtime.session import Session
 
+# What ${NAME} may stand for in a fault file.
+VARIABLES = ("id", "bundle", "rootfs", "work", "run", "cgroup", "root")
 REMOUNT_FLAGS = {
     "ro": shim.MS_RDONLY,
     "noexec": shim.MS_NOEXEC,
     "nosuid": shim.MS_NOSUID,
     "nodev": shim.MS_NODEV,
+}
+# Flags and options that deny-syscalls may name; {name: what the deny program compares the first argument with}
+CALL_FLAGS = {
+    **{f"CLONE_NEW{kind.upper()}": f"&{flag}" for kind, flag in shim.CLONE_FLAGS.items() if kind != "mnt"},
+    "CLONE_NEWNS": f"&{shim.CLONE_FLAGS['mnt']}",
+    "PR_SET_SECCOMP": "=22",
+    "PR_CAPBSET_DROP": "=24",
+    "PR_SET_NO_NEW_PRIVS": "=38",
 }
 PROPAGATION = {"shared": shim.MS_SHARED, "unbindable": shim.MS_UNBINDABLE}
 
@@ -50,6 +64,14 @@ def expand_all(value: Any, variables: dict[str, str]) -> Any:
     return value
 
 
+def filtered_call(name: str) -> str:
+    """`unshare(CLONE_NEWUSER)` as the deny program takes it: `272&268435456`. Raises InputError, OSError."""
+    call, _, flag = name.removesuffix(")").partition("(")
+    if flag and flag not in CALL_FLAGS:
+        raise InputError(f"{name}: there is no {flag!r}; allowed there: {', '.join(CALL_FLAGS)}")
+    return f"{shim.syscall_number(call)}{CALL_FLAGS[flag] if flag else ''}"
+
+
 @dataclass
 class Node:
     """The node as one attempt's runtime meets it; `undo` takes everything back."""
@@ -65,6 +87,7 @@ class Node:
     undo: ExitStack = field(default_factory=ExitStack)
     later: dict[schema.Moment, list[Callable[[Container], None]]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)  # what was done, in words
+    frozen: list[Callable[[], None]] = field(default_factory=list)  # each thaws a cgroup; see node_cgroups.thaw_after
 
     def path(self, text: str) -> Path:
         return Path(expand(text, self.variables))
@@ -78,6 +101,7 @@ class Node:
             action(container)
 
     def _mounted(self, path: Path) -> None:
+        """To be taken away later; may be called in the namespace's own thread."""
         self.undo.callback(self.session.namespace.call, shim.umount, str(path), shim.MNT_DETACH)
 
     def _tmpfs(self, step: schema.Tmpfs) -> None:
@@ -88,24 +112,33 @@ class Node:
 
         def mount() -> None:
             path.mkdir(parents=True, exist_ok=True)
+            kept = self.path("${work}/kept")
+            if step.keep:
+                shutil.copytree(path, kept, symlinks=True)
             shim.mount("oci-harness", str(path), "tmpfs", 0, ",".join(options))
+            self._mounted(path)
+            if step.keep:
+                shutil.copytree(kept, path, symlinks=True, dirs_exist_ok=True)
             if step.fill == "bytes":
                 _fill_bytes(path / "filler")
             elif step.fill == "inodes":
                 _fill_inodes(path)
 
         self.session.namespace.call(mount)
-        self._mounted(path)
         self.done.append(f"mount -t tmpfs -o {','.join(options)} none {path}; fill its {step.fill}")
 
     def _remount(self, step: schema.Remount) -> None:
         path = self.path(step.path)
+        if step.whole:
+            self._readonly(path)
+            return
         flags = 0
         for name in step.flags:
             flags |= REMOUNT_FLAGS.get(name, 0)
 
         def mount() -> None:
             shim.mount(str(path), str(path), None, shim.MS_BIND)
+            self._mounted(path)
             if flags:
                 shim.mount(None, str(path), None, shim.MS_BIND | shim.MS_REMOUNT | flags)
             for name in step.flags:
@@ -113,13 +146,20 @@ class Node:
                     shim.mount(None, str(path), None, PROPAGATION[name])
 
         self.session.namespace.call(mount)
-        self._mounted(path)
         self.done.append(f"mount --bind {path} {path}; mount -o remount,bind,{','.join(step.flags)} {path}")
+
+    def _readonly(self, path: Path) -> None:
+        if path != self.path("${rootfs}"):
+            raise HostError(f"a fault may make only the bundle's own ${{rootfs}} read-only as a whole, not {path}")
+        remount = partial(self.session.namespace.call, shim.mount, None, str(path), None)
+        remount(shim.MS_REMOUNT | shim.MS_RDONLY)
+        self.undo.callback(remount, shim.MS_REMOUNT)
+        self.done.append(f"mount -o remount,ro {path}")
 
     def _hostpath(self, step: schema.HostPath) -> None:
         path = self.path(step.path)
-        if not str(path).startswith(self.variables["work"] + "/"):
-            raise HostError(f"a fault may only change paths below ${{work}}, not {path}")
+        if ".." in path.parts or not path.is_relative_to(self.variables["bundle"]):
+            raise HostError(f"a fault may only change ${{bundle}} and what is below it, not {path}")
         match step.kind:
             case "file":
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -131,43 +171,20 @@ class Node:
             case "fifo":
                 os.mkfifo(path, step.mode)
             case "absent":
-                path.unlink(missing_ok=True)
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         self.done.append(f"{step.kind} {path}")
 
     def _cgroup(self, step: schema.Cgroup) -> None:
-        layout = self.session.layout
-        path = expand(step.path, self.variables).strip("/")
-        call = self.session.namespace.call
-        created = call(lambda: groups.create(layout, path, step.controllers or None, exist_ok=True))
-        self.undo.callback(call, lambda: groups.remove(layout, path, enabled=created.enabled))
-        for name, value in step.files.items():
-            controller = name.partition(".")[0]
-            hierarchy = layout.unified if controller == "cgroup" else layout.hierarchy(controller)
-            if hierarchy is None:
-                continue
-            file = Path(hierarchy.mount_point) / path / name
-            call(_write_value, file, value)
-            self.done.append(f"echo {value} > {file}")
-        if step.occupied:
-            self._occupy(path)
-        if step.frozen:
-            call(lambda: groups.freeze(layout, path))
-            self.undo.callback(call, lambda: groups.thaw(layout, path))
-            self.done.append(f"freeze cgroup {path}")
+        node_cgroups.make(self, step)
 
-    def _occupy(self, path: str) -> None:
-        """A sleeping process of ours in every hierarchy's cgroup of that path."""
-        sleeper = shim.spawn("/bin/sleep", ["sleep", "1000"], (), fds=[0, 1, 2], flags=shim.SPAWN_PDEATHSIG)
-        child = Child(sleeper.pid, sleeper.pidfd)
+    def child(self, *argv: str, stdin: int | None = None, stdout: int | None = None) -> Child:
+        """A process that lives as long as the attempt."""
+        child = companion.start(argv, stdin, stdout)
         self.undo.callback(child.kill)
-
-        def join() -> None:
-            for hierarchy in self.session.layout.hierarchies:
-                with contextlib.suppress(OSError):
-                    (Path(hierarchy.mount_point) / path / "cgroup.procs").write_text(str(sleeper.pid))
-
-        self.session.namespace.call(join)
-        self.done.append(f"process {sleeper.pid} sits in cgroup {path}")
+        return child
 
     def _fakeruntime(self, step: schema.FakeRuntime) -> None:
         path = self.path("${work}/fake-runtime") / Path(self.binary).name
@@ -189,8 +206,6 @@ class Node:
         self.done.append(f"the runtime is {path} ({step.kind})")
 
     def _wrap(self, step: schema.Wrap) -> None:
-        import shutil
-
         argv = [expand(word, self.variables) for word in step.argv]
         found = shutil.which(argv[0])
         if found is None:
@@ -199,20 +214,21 @@ class Node:
         self.done.append(f"the runtime is called through {' '.join(argv)}")
 
     def _denysyscalls(self, step: schema.DenySyscalls) -> None:
-        import errno
-
-        numbers = ",".join(str(shim.syscall_number(name)) for name in step.names)
+        numbers = ",".join(filtered_call(name) for name in step.names)
         program = str(data_root() / "payload" / "deny")
         self.prefix += [program, str(getattr(errno, step.errno)), numbers]
         self.done.append(f"{', '.join(step.names)} fail with {step.errno}")
 
+    def _keyquota(self, step: schema.KeyQuota) -> None:
+        key_quota.use_up(self, step)
+
     def _takenid(self, step: schema.TakenId) -> None:
         other = self.session.container(self.runtime, "pause", f"{self.variables['id']}-holder")
         client = other.client
-        renamed = Container(client, other.bundle, self.variables["id"])
-        renamed.create()
         self.undo.callback(other.clean_up)
+        renamed = Container(client, other.bundle, self.variables["id"])
         self.undo.callback(renamed.clean_up)
+        check(renamed.create())
         self.done.append(f"container {self.variables['id']} is there already")
 
     def _later(self, moment: schema.Moment, action: Callable[[Container], None], words: str) -> None:
@@ -273,11 +289,6 @@ def _fill_inodes(path: Path) -> None:
     with contextlib.suppress(OSError):
         for index in range(1_000_000):
             (path / f"filler{index}").touch()
-
-
-def _write_value(file: Path, value: str) -> None:
-    if file.exists():
-        file.write_text(value)
 
 
 def _put_back(file: Path, content: bytes) -> None:

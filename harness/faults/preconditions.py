@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.kernel import shim
 from harness.runtime.session import Session
 
 Probe = Callable[[Session, str], str | None]
@@ -36,6 +37,36 @@ def _no_controller(session: Session, name: str) -> str | None:
 
 def _mode(session: Session, modes: str) -> str | None:
     return None if session.layout.mode in modes.split("|") else f"the runtime sees a {session.layout.mode} layout"
+
+
+def _v2_controller(session: Session, _argument: str) -> str | None:
+    """Whether cgroup v2 has a controller, mounted or not: a mount in a namespace that is gone right after tells."""
+    target = session.workspace.path / "cgroup2-probe"
+
+    def look() -> bool:
+        target.mkdir()
+        try:
+            shim.mount("none", str(target), "cgroup2")
+            try:
+                return bool((target / "cgroup.controllers").read_text().split())
+            finally:
+                shim.umount(str(target), shim.MNT_DETACH)
+        finally:
+            target.rmdir()
+
+    try:
+        return None if session.namespace.call(look) else "cgroup v2 has no controller in this kernel"
+    except OSError as error:
+        return f"cgroup v2 cannot be mounted: {error.strerror}"
+
+
+def _directory(session: Session, path: str) -> str | None:
+    return None if session.namespace.call(Path(path).is_dir) else f"no directory {path} in this view"
+
+
+def _cpus(_session: Session, count: str) -> str | None:
+    found = os.cpu_count() or 1
+    return None if found >= int(count) else f"{found} CPUs, {count} are needed"
 
 
 def _lsm(_session: Session, name: str) -> str | None:
@@ -103,6 +134,9 @@ PROBES: dict[str, Probe] = {
     "controller": _controller,
     "no-controller": _no_controller,
     "mode": _mode,
+    "v2-controller": _v2_controller,
+    "directory": _directory,
+    "cpus": _cpus,
     "lsm": _lsm,
     "no-lsm": _no_lsm,
     "capability": _capability,

@@ -14,8 +14,13 @@ ELF_MACHINE = 18  # offset of e_machine (elf(5))
 FOREIGN_MACHINES = (b"\xf7\x00", b"\x08\x00")  # BPF, MIPS: one of them is not this host's
 
 
-def _inside(rootfs: Path, path: str) -> Path:
-    return rootfs / path.lstrip("/")
+def _inside(rootfs: Path, path: str, *, follow: bool) -> Path:
+    """The path in the rootfs. Raises HostError where a link of the rootfs leads out of it: that is the host's."""
+    full = rootfs / path.lstrip("/")
+    reached = full.resolve() if follow else full.parent.resolve() / full.name
+    if not reached.is_relative_to(rootfs.resolve()):
+        raise HostError(f"{path} leads out of the root file system, to {reached}")
+    return full
 
 
 def _binary(step: schema.CopyBinary) -> bytes:
@@ -54,8 +59,8 @@ def with_interpreter(elf: bytes, loader: str) -> bytes:
 
 
 def apply(step: schema.RootfsStep, rootfs: Path) -> None:
-    """Raises OSError."""
-    path = _inside(rootfs, step.path)
+    """Raises OSError, HostError."""
+    path = _inside(rootfs, step.path, follow=isinstance(step, (schema.Write, schema.MakeDirectory, schema.ChangeMode)))
     match step:
         case schema.Write():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,8 @@ import msgspec
 
 Side = Literal["image", "config", "node", "kernel"]
 Stage = Literal["validate", "create", "start", "exec", "run", "kill", "delete"]
-Moment = Literal["before-create", "after-create", "after-start"]
+Moment = Literal["after-create", "after-start", "before-delete"]
+Leak = Literal["cgroup", "state", "process"]
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -74,24 +75,32 @@ class _NodeStep(_Strict, frozen=True, tag_field="do"):
 
 
 class Tmpfs(_NodeStep, frozen=True, tag="tmpfs"):
-    """A small tmpfs over a directory; `fill` takes all of its bytes or inodes, `options` as for mount -o."""
+    """A small tmpfs over a directory; `fill` takes all of its bytes or inodes, `options` as for mount -o.
+
+    `keep`: what was in the directory is in the tmpfs too, so `bytes` must be enough for it.
+    """
 
     path: str
     bytes: int = 1_048_576
     inodes: int = 0  # 0: as the kernel likes
     fill: Literal["nothing", "bytes", "inodes"] = "nothing"
+    keep: bool = False
     options: str = ""
 
 
 class Remount(_NodeStep, frozen=True, tag="remount"):
-    """A directory bind-mounted onto itself with further flags."""
+    """A directory bind-mounted onto itself with further flags.
+
+    `whole`: no bind mount; the file system mounted there is made read-only itself.
+    """
 
     path: str
-    flags: list[Literal["ro", "noexec", "nosuid", "nodev", "shared", "unbindable"]]
+    flags: list[Literal["ro", "noexec", "nosuid", "nodev", "shared", "unbindable"]] = []
+    whole: bool = False
 
 
 class HostPath(_NodeStep, frozen=True, tag="host-path"):
-    """A file (text) or directory on the node, below ${work}; or one that is taken away."""
+    """A file (text) or directory on the node, ${bundle} or below it; or one that is taken away."""
 
     path: str
     kind: Literal["file", "directory", "fifo", "absent"] = "directory"
@@ -100,13 +109,17 @@ class HostPath(_NodeStep, frozen=True, tag="host-path"):
 
 
 class Cgroup(_NodeStep, frozen=True, tag="cgroup"):
-    """A parent cgroup for the container, with values in its files: {"pids.max": "1"}; what is not there is left out."""
+    """A cgroup below ${run}, with values in its files: {"pids.max": "1"}; what is not there is left out.
+
+    In cgroup v1 a missing parent's cpuset is that of its own parent.
+    """
 
     path: str
-    controllers: list[str] = []
+    controllers: list[str] = []  # none: all
     files: dict[str, str] = {}
     frozen: bool = False
     occupied: bool = False  # a process of ours sits in it
+    holds_runtime: bool = False  # the runtime is started in it
 
 
 class FakeRuntime(_NodeStep, frozen=True, tag="fake-runtime"):
@@ -123,10 +136,20 @@ class Wrap(_NodeStep, frozen=True, tag="wrap"):
 
 
 class DenySyscalls(_NodeStep, frozen=True, tag="deny-syscalls"):
-    """System calls fail for the runtime, as on a kernel that lacks them (ENOSYS), or behind a filter (EPERM)."""
+    """System calls fail for the runtime, as on a kernel that lacks them (ENOSYS), or behind a filter (EPERM).
+
+    A name is that of a system call, or `call(FLAG)` for one with that flag in its first argument: a CLONE_NEW* of
+    unshare, setns and clone, or an option of prctl.
+    """
 
     names: list[str]
-    errno: Literal["ENOSYS", "EPERM", "EACCES", "ENOMEM", "EAGAIN"] = "ENOSYS"
+    errno: Literal["ENOSYS", "EPERM", "EACCES", "EINVAL", "ENOMEM", "EAGAIN", "ENOSPC", "EDQUOT"] = "ENOSYS"
+
+
+class KeyQuota(_NodeStep, frozen=True, tag="key-quota"):
+    """A process of ours holds as many keys as `uid` may have (keyrings(7)); a uid that nobody else uses."""
+
+    uid: int
 
 
 class TakenId(_NodeStep, frozen=True, tag="taken-id"):
@@ -172,6 +195,7 @@ NodeStep = (
     | FakeRuntime
     | Wrap
     | DenySyscalls
+    | KeyQuota
     | TakenId
     | StateFile
     | KillInit
@@ -211,8 +235,13 @@ class Expect(_Strict, frozen=True):
     clause: str | None = None
     # a regular expression for a whole line of what the container's process wrote to stderr
     stderr: str | None = None
+    # regular expressions for a whole record of the runtime's log, of any level, and for a whole line of the kernel's:
+    # where the last word is but a symptom, the reason stands there
+    log: str | None = None
+    kernel_log: str | None = None
     exit_status: int | None = None  # of the operation at `stage`; at stage run of the container's process
     timed_out: bool = False
+    leaks: list[Leak] = []  # what this runtime is known to leave behind then: a finding, not a failure of ours
     # conditions
     since: str | None = None  # runtime version, inclusive
     before: str | None = None  # exclusive

@@ -111,11 +111,19 @@ def disagreement(expect: schema.Expect, attempt: Attempt) -> str | None:
         return f"exit status {attempt.exit_status}, expected {expect.exit_status}"
     if expect.clause is not None and match_clause(expect.clause, attempt.text) is None:
         return f"the text is another: {attempt.text}"
-    if expect.stderr is not None:
-        lines = attempt.container_stderr.splitlines()
-        if not any(re.fullmatch(expect.stderr, line.strip()) for line in lines):
-            return f"the container's stderr is another: {attempt.container_stderr.strip()[-200:]}"
+    if not _has(expect.stderr, attempt.container_stderr.splitlines()):
+        return f"the container's stderr is another: {attempt.container_stderr.strip()[-200:]}"
+    records = [record.msg for operation in attempt.operations for record in operation.log]
+    if not _has(expect.log, records):
+        return f"the runtime's log does not say it: {'; '.join(records)[-500:]}"
+    if attempt.kernel_log is not None and not _has(expect.kernel_log, [line.text for line in attempt.kernel_log]):
+        return "the kernel's log does not say it"
     return None
+
+
+def _has(pattern: str | None, lines: list[str]) -> bool:
+    """Whether one of the lines is what the pattern describes; so it is when there is none."""
+    return pattern is None or any(re.fullmatch(pattern, line.strip()) for line in lines)
 
 
 def judge(
@@ -123,6 +131,7 @@ def judge(
 ) -> Verdict:
     """`base`: the fields that say where this was."""
     leaks = [*broken.leaks, *(healed.leaks if healed else [])]
+    unexpected = [leak for leak in leaks if leak.partition(":")[0] not in expect.leaks]
     clause = match_clause(expect.clause, broken.text) if expect.clause else None
 
     def verdict(word: Word, as_expected: bool, reason: str | None = None) -> Verdict:
@@ -144,7 +153,7 @@ def judge(
     if broken.failed_stage is None:
         tolerated = expect.outcome == "tolerates"
         reason = "the runtime tolerates it" if tolerated else "the broken bundle runs"
-        return verdict("not-reproduced", tolerated and not leaks, expect.note or reason)
+        return verdict("not-reproduced", tolerated and not unexpected, expect.note or reason)
     if expect.outcome == "tolerates":
         return verdict(
             "inconclusive", False, f"expected to be tolerated, but failed at {broken.failed_stage}: {broken.text}"
@@ -154,6 +163,6 @@ def judge(
     if healed is None or healed.failed_stage is not None:
         said = "" if healed is None else f"{healed.failed_stage}: {healed.text}"
         return verdict("inconclusive", False, f"the healed bundle fails as well, at {said}")
-    if leaks:
-        return verdict("inconclusive", False, f"left behind: {'; '.join(leaks)}")
+    if unexpected:
+        return verdict("inconclusive", False, f"left behind: {'; '.join(unexpected)}")
     return verdict("reproduced", True)

@@ -50,7 +50,12 @@ class MountNamespace:
                 future.set_exception(error)
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """Run `function(*args)` in the namespace and return what it returns, or raise what it raises."""
+        """Run `function(*args)` in the namespace and return what it returns, or raise what it raises.
+
+        Raises ValueError when the namespace is closed.
+        """
+        if not self._thread.is_alive():
+            raise ValueError("the mount namespace is closed")
         future: Future[T] = Future()
         self._jobs.put((function, args, future))
         return future.result()

@@ -94,7 +94,7 @@ def processes_naming(marker: str, *, ignore: frozenset[int] = frozenset()) -> li
 
     That finds a runtime, its helpers and its containers alike, whoever their parent is by now.
     """
-    needle = re.compile(re.escape(os.fsencode(marker)) + rb"(?![A-Za-z0-9_.+-])")
+    needle = re.compile(rb"(?<![A-Za-z0-9_.+-])" + re.escape(os.fsencode(marker)) + rb"(?![A-Za-z0-9_.+-])")
     found = []
     for pid in pids():
         if pid in ignore:

@@ -5,10 +5,11 @@ What each call does is described in native/shim.h; here are the shapes.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -31,7 +32,9 @@ MS_PRIVATE: Final = lib.OH_MS_PRIVATE
 MS_RDONLY: Final = lib.OH_MS_RDONLY
 MS_REC: Final = lib.OH_MS_REC
 MS_REMOUNT: Final = lib.OH_MS_REMOUNT
+MS_SHARED: Final = lib.OH_MS_SHARED
 MS_SLAVE: Final = lib.OH_MS_SLAVE
+MS_UNBINDABLE: Final = lib.OH_MS_UNBINDABLE
 SPAWN_PDEATHSIG: Final = lib.OH_SPAWN_PDEATHSIG
 SPAWN_SETSID: Final = lib.OH_SPAWN_SETSID
 SPAWN_NO_CLONE3: Final = lib.OH_SPAWN_NO_CLONE3
@@ -109,6 +112,14 @@ def _strings(strings: Sequence[str]) -> bytes:
 _block = lru_cache(maxsize=256)(_strings)
 
 
+def kill_abandoned(child: Spawned) -> None:
+    """End a child that nobody else knows of."""
+    lib.oh_pidfd_send_signal(child.pidfd, signal.SIGKILL)
+    while lib.oh_wait(child.pid, child.pidfd, -1, ffi.new("struct oh_exit *")) == -errno.EINTR:
+        pass
+    os.close(child.pidfd)
+
+
 def spawn(
     path: str,
     argv: Sequence[str],
@@ -120,13 +131,15 @@ def spawn(
     join_fds: Sequence[int] = (),
     mount_ns_fd: int = -1,
     flags: int = 0,
+    abandon: Callable[[Spawned], None] = kill_abandoned,
 ) -> Spawned:
     """Start `path` with `argv` and `env` ("NAME=value"); fds[i] becomes descriptor i (-1: closed).
 
     Raises OSError; its strerror names the step that failed when that was not the exec. ValueError: a NUL in a string.
+    `abandon` gets a child that is there when the handler of a signal raises before this can return.
     """
     out = ffi.new("struct oh_spawned *")
-    result = lib.oh_spawn(
+    arguments = (
         _c_string(path),
         _strings(argv),
         len(argv),
@@ -142,11 +155,18 @@ def spawn(
         flags,
         out,
     )
-    if result < 0:
-        stage = STAGES[out.stage]
-        text = os.strerror(-result)
-        raise OSError(-result, text if stage == "exec" else f"{stage}: {text}", path)
-    return Spawned(out.pid, out.pidfd, out.start_ns, bool(out.into_clone))
+    try:
+        result = lib.oh_spawn(*arguments)
+        if result >= 0:
+            return Spawned(out.pid, out.pidfd, out.start_ns, bool(out.into_clone))
+    except BaseException:
+        # raised by the handler of a signal that came during the call, when all are blocked: nobody knows the child
+        if out.pid > 0:
+            abandon(Spawned(out.pid, out.pidfd, out.start_ns, bool(out.into_clone)))
+        raise
+    stage = STAGES[out.stage]
+    text = os.strerror(-result)
+    raise OSError(-result, text if stage == "exec" else f"{stage}: {text}", path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +222,7 @@ def poll(fd: int, events: int, timeout_ns: int = -1) -> int:
 
 def open_beneath(dirfd: int, path: str, flags: int = os.O_RDONLY) -> int:
     """Open a path below dirfd that neither leaves it nor follows a link (openat2(2), RESOLVE_BENEATH)."""
-    return _check(lib.oh_open_beneath(dirfd, os.fsencode(path), flags), path)
+    return _check(lib.oh_open_beneath(dirfd, _c_string(path), flags), path)
 
 
 def fs_magic(fd: int) -> int:
@@ -255,8 +275,13 @@ class _Buffer:
 
 
 def read_files(dirfds: Sequence[int], names: Sequence[str]) -> FileBatch:
-    """Read names[i] in directory dirfds[i], all in one call. Names hold no slash."""
+    """Read names[i] in directory dirfds[i], all in one call. Names hold no slash.
+
+    Raises ValueError for lists of different length.
+    """
     count = len(names)
+    if len(dirfds) != count:
+        raise ValueError(f"{len(dirfds)} directories for {count} names: not the same length")
     lengths = ffi.new("int64_t[]", count)
     buffer = _Buffer()
     block = _block(tuple(names))
@@ -271,7 +296,8 @@ class OpenFiles:
 
     def __init__(self, dirfds: Sequence[int], names: Sequence[str]) -> None:
         self.names = tuple(names)
-        opened = [lib.oh_open_beneath(d, os.fsencode(n), os.O_RDONLY) for d, n in zip(dirfds, names, strict=True)]
+        pairs = [(d, _c_string(n)) for d, n in zip(dirfds, names, strict=True)]
+        opened = [lib.oh_open_beneath(directory, name, os.O_RDONLY) for directory, name in pairs]
         self._fds = array("i", opened)  # negative: -errno of that file
         self._c_fds = ffi.from_buffer("int[]", self._fds)
         self._lengths = ffi.new("int64_t[]", len(names))
@@ -364,17 +390,17 @@ def unshare(flags: int) -> None:
 def mount(source: str | None, target: str, fstype: str | None = None, flags: int = 0, data: str = "") -> None:
     """mount(2); acts on the mount namespace of the calling thread."""
     result = lib.oh_mount(
-        ffi.NULL if source is None else os.fsencode(source),
-        os.fsencode(target),
-        ffi.NULL if fstype is None else os.fsencode(fstype),
+        ffi.NULL if source is None else _c_string(source),
+        _c_string(target),
+        ffi.NULL if fstype is None else _c_string(fstype),
         flags,
-        os.fsencode(data) if data else ffi.NULL,
+        _c_string(data) if data else ffi.NULL,
     )
     _check(result, target)
 
 
 def umount(target: str, flags: int = 0) -> None:
-    _check(lib.oh_umount(os.fsencode(target), flags), target)
+    _check(lib.oh_umount(_c_string(target), flags), target)
 
 
 def reflink(source_fd: int, target_fd: int) -> None:
@@ -382,7 +408,12 @@ def reflink(source_fd: int, target_fd: int) -> None:
     _check(lib.oh_reflink(source_fd, target_fd))
 
 
+def syscall_number(name: str) -> int:
+    """Raises OSError (ENOSYS) for a system call that native/namespaces.c has no number for on this architecture."""
+    return _check(lib.oh_syscall_number(name.encode()), name)
+
+
 def deny_syscalls(names: Sequence[str], error: int) -> None:
     """Let the named system calls fail with `error` for this thread and all that it starts; cannot be undone."""
-    numbers = [_check(lib.oh_syscall_number(name.encode()), name) for name in names]
+    numbers = [syscall_number(name) for name in names]
     _check(lib.oh_deny_syscalls(numbers, len(numbers), error))

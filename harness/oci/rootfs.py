@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -80,7 +81,10 @@ class Provided:
 
 
 def is_static(path: Path) -> bool:
-    """Whether an ELF file needs no dynamic loader: it has no PT_INTERP header (elf(5))."""
+    """Whether an ELF file needs no dynamic loader: it has program headers, and none is PT_INTERP (elf(5)).
+
+    False for what is no 64-bit ELF file or is cut short. Raises OSError when it cannot be read.
+    """
     with path.open("rb") as file:
         head = file.read(64)
         if head[:4] != b"\x7fELF" or len(head) < 64 or head[4] != 2:
@@ -88,6 +92,9 @@ def is_static(path: Path) -> bool:
         order = "<" if head[5] == 1 else ">"
         (table,) = struct.unpack_from(order + "Q", head, 32)
         size, count = struct.unpack_from(order + "HH", head, 54)
+        whole = os.fstat(file.fileno()).st_size
+        if size < 4 or count == 0 or table + size * count > whole:
+            return False
         file.seek(table)
         headers = file.read(size * count)
     return all(struct.unpack_from(order + "I", headers, i * size)[0] != 3 for i in range(count))
@@ -116,7 +123,6 @@ def build_default(target: Path, links: dict[str, str] | None = None) -> bool:
     """
     for name in DIRECTORIES:
         (target / name).mkdir(parents=True, exist_ok=True)
-    (target / "tmp").chmod(0o1777)
     (target / "etc/passwd").write_text(PASSWD)
     (target / "etc/group").write_text(GROUP)
     (target / "etc/hosts").write_text("127.0.0.1 localhost\n")
@@ -131,7 +137,25 @@ def build_default(target: Path, links: dict[str, str] | None = None) -> bool:
         link = target / path.lstrip("/")
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(points_to)
+    _open_to_all(target)
     return busybox is not None
+
+
+def _open_to_all(target: Path) -> None:
+    """Our umask is not the container's: its users must get into the directories and read the files in etc."""
+    for directory, _, _ in os.walk(target):
+        Path(directory).chmod(0o755)
+    (target / "tmp").chmod(0o1777)
+    for file in (target / "etc").iterdir():
+        if not file.is_symlink():
+            file.chmod(0o644)
+
+
+def _like(source: Path, target: Path) -> None:
+    """Owner and mode of a directory, as they are."""
+    status = source.stat()
+    os.chown(target, status.st_uid, status.st_gid)
+    target.chmod(stat.S_IMODE(status.st_mode))
 
 
 def copy_file(source: Path, target: Path) -> Provision:
@@ -162,6 +186,7 @@ def copy_tree(source: Path, target: Path) -> Provided:
     """Copy a rootfs into the existing, empty directory `target`; links, modes, owners and device nodes as they are."""
     if not source.is_dir():
         raise InputError(f"{source} is no directory, so it cannot be a rootfs")
+    _like(source, target)
     hows: set[Provision] = set()
     for directory, names, files in os.walk(source):
         here = Path(directory)
@@ -184,6 +209,7 @@ def copy_tree(source: Path, target: Path) -> Provided:
             else:
                 os.mknod(there / name, status.st_mode, status.st_rdev)
                 os.chown(there / name, status.st_uid, status.st_gid)
+                (there / name).chmod(stat.S_IMODE(status.st_mode))  # mknod(2) heeds the umask
     if hows == {"reflink"}:
         return Provided("reflink")
     return Provided("copy", "the file system shares no blocks between files (FICLONE)")
@@ -198,6 +224,7 @@ def mount_overlay(call: Callable[..., None], lower: Path, directory: Path) -> Pr
     rootfs, upper, work = (directory / name for name in ("rootfs", "upper", "work"))
     for path in (rootfs, upper, work):
         path.mkdir(exist_ok=True)
+    _like(lower, upper)  # the upper directory is what the container's / shows of itself
     options = f"lowerdir={_escape(lower)},upperdir={_escape(upper)},workdir={_escape(work)}"
     try:
         call(shim.mount, "overlay", str(rootfs), "overlay", 0, options)

@@ -57,7 +57,7 @@ def parse_state(data: bytes) -> State:
     if not printed.id:
         raise ValueError("/id: it is empty")
     pid = printed.pid or None
-    if pid is not None and not 0 < pid <= _MAX_PID:
+    if pid is not None and status in _ALIVE and not 0 < pid <= _MAX_PID:
         raise ValueError(f"/pid: {describe(pid)} is no process id")
     if pid is None and status in _ALIVE:
         raise ValueError(f"/pid: there is none, but the status is {status}")
@@ -65,7 +65,7 @@ def parse_state(data: bytes) -> State:
         oci_version=printed.oci_version,
         id=printed.id,
         status=status,
-        # runc and crun print 0; a runtime that prints the old pid names a process that may be another by now.
+        # runc and crun print 0, runsc -1; a runtime that prints the old pid names a process that may be another by now.
         pid=None if status == "stopped" else pid,
         bundle=printed.bundle,
         annotations=printed.annotations or {},

@@ -41,8 +41,19 @@ class Capture:
     def take(self) -> tuple[bytes, bool]:
         """What was written and whether it hit the limit; closes the file."""
         try:
-            # the writer shares this descriptor's file offset
-            size = os.lseek(self.fd, 0, os.SEEK_CUR)
-            return (os.pread(self.fd, size, 0) if size else b""), size >= LIMIT_BYTES
+            # the writer shares this descriptor's file offset, and may have moved it anywhere
+            size = min(os.lseek(self.fd, 0, os.SEEK_CUR), LIMIT_BYTES)
+            if size == 0:
+                return self._positioned(), False
+            return os.pread(self.fd, size, 0), size >= LIMIT_BYTES
         finally:
             os.close(self.fd)
+
+    def _positioned(self) -> bytes:
+        """What a writer has left that keeps an offset of its own (gVisor's sentry: pwritev2), up to the last byte."""
+        try:
+            start = os.lseek(self.fd, 0, os.SEEK_DATA)
+        except OSError:  # ENXIO: no data at all
+            return b""
+        end = os.lseek(self.fd, start, os.SEEK_HOLE)
+        return os.pread(self.fd, end, 0).rstrip(b"\0")

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 
+from harness.errors import HostError
 from harness.kernel import procfs, shim
 
 NANOSECONDS = 1_000_000_000
+# A wait looks up this often: the kernel may hand a signal to another thread, and Python's handler runs in the main one.
+WAKE_NS = NANOSECONDS
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 # Children that somebody in this process waits for, and the births under way of which the pid is not known yet
@@ -27,9 +31,16 @@ _expected: dict[object, int] = {}
 
 @cache
 def become_subreaper() -> None:
-    """Make this process the parent of orphans among its descendants; once is enough, and it lasts."""
+    """Make this process the parent of orphans among its descendants; once is enough, and it lasts.
+
+    Raises HostError where processes cannot be held by a pidfd: before anything is started that could not be ended.
+    """
     import prctl
 
+    try:
+        os.close(shim.pidfd_open(os.getpid()))
+    except OSError as error:
+        raise HostError(f"pidfd_open(2) does not work here: {error.strerror}; it needs Linux 5.3") from None
     prctl.set_child_subreaper(True)
 
 
@@ -41,9 +52,14 @@ def deadline_ns(timeout_s: float | None) -> int:
 def wait_until(pid: int, pidfd: int, deadline: int) -> shim.Exit:
     """Wait for a child and reap it; signals of this process are served meanwhile. Raises TimeoutError."""
     while True:
-        left = -1 if deadline < 0 else max(0, deadline - shim.monotonic_ns())
-        with contextlib.suppress(InterruptedError):
+        left = WAKE_NS if deadline < 0 else min(WAKE_NS, max(0, deadline - shim.monotonic_ns()))
+        try:
             return shim.wait(pid, pidfd, left)
+        except InterruptedError:
+            continue
+        except TimeoutError:
+            if 0 <= deadline <= shim.monotonic_ns():
+                raise TimeoutError(f"process {pid} did not end by its deadline") from None
 
 
 @contextlib.contextmanager
@@ -113,26 +129,21 @@ def kill_tree(pid: int) -> list[int]:
     for `pid` itself: its owner waits for it.
     """
     seen: dict[int, int] = {}
+    tried: set[int] = set()
     todo = [pid]
     while todo:
         current = todo.pop()
-        if current in seen:
-            continue
-        try:
-            pidfd = shim.pidfd_open(current)
-        except OSError:
-            continue
-        seen[current] = pidfd
-        with contextlib.suppress(OSError):
-            shim.pidfd_send_signal(pidfd, signal.SIGSTOP)
-        todo += procfs.children(current)
+        if current not in tried:
+            tried.add(current)
+            with contextlib.suppress(OSError):  # gone meanwhile
+                seen[current] = shim.pidfd_open(current)
+                shim.pidfd_send_signal(seen[current], signal.SIGSTOP)
+                todo += procfs.children(current)
         if not todo:  # one more look at all of them, now that they stand still
-            todo = [child for parent in seen for child in procfs.children(parent) if child not in seen]
+            todo = [child for parent in seen for child in procfs.children(parent) if child not in tried]
     kill_all(seen)
-    for other, pidfd in seen.items():
-        if other != pid:
-            with contextlib.suppress(OSError):
-                wait_until(other, pidfd, deadline_ns(5.0))
+    wait_all({other: pidfd for other, pidfd in seen.items() if other != pid}, deadline_ns(5.0), after=seen.get(pid))
+    for pidfd in seen.values():
         os.close(pidfd)
     return list(seen)
 
@@ -160,17 +171,51 @@ def kill_processes(stats: list[procfs.ProcessStat], timeout_s: float = 5.0) -> l
             else:
                 os.close(pidfd)
     kill_all(pidfds)
-    stubborn = []
-    end = deadline_ns(timeout_s)
-    for pid, pidfd in pidfds.items():
-        try:
-            wait_until(pid, pidfd, end)
-        except TimeoutError:
-            stubborn.append(pid)
-        except OSError:  # not our child: its death is all that matters
-            pass
+    stubborn = wait_all(pidfds, deadline_ns(timeout_s))
+    for pidfd in pidfds.values():
         os.close(pidfd)
     return stubborn
+
+
+def wait_all(pidfds: dict[int, int], deadline: int, after: int | None = None) -> list[int]:
+    """Wait for processes in the order in which they die, and reap those that are ours; {pid: pidfd}.
+
+    In that order, for the init of a pid namespace does not end before all that lives in it is reaped
+    (kernel/pid_namespace.c, zap_pid_ns_processes). `after`: the pidfd of one to see dead first, who is not reaped
+    here: its children become ours then. Returns the pids that would not die by the deadline.
+    """
+    if after is not None:
+        with contextlib.suppress(TimeoutError):
+            poll_until({after: after}, deadline)
+    left = {pidfd: pid for pid, pidfd in pidfds.items()}
+    foreign: dict[int, int] = {}
+    while left:
+        try:
+            dead = poll_until(left, deadline)
+        except TimeoutError:
+            break
+        for pidfd in dead:
+            pid = left.pop(pidfd)
+            try:
+                wait_until(pid, pidfd, 0)
+            except OSError:
+                foreign[pidfd] = pid
+    for pidfd, pid in foreign.items():  # once more, for it is ours if its parent has died after it
+        with contextlib.suppress(OSError):  # not our child: its death is all that matters
+            wait_until(pid, pidfd, 0)
+    return list(left.values())
+
+
+def poll_until(pidfds: Iterable[int], deadline: int) -> list[int]:
+    """Those that have died, as soon as there is one. Raises TimeoutError."""
+    poller = select.poll()
+    for pidfd in pidfds:
+        poller.register(pidfd, select.POLLIN)
+    left_ms = None if deadline < 0 else max(0, deadline - shim.monotonic_ns()) / 1_000_000
+    dead = [pidfd for pidfd, _ in poller.poll(left_ms)]
+    if not dead:
+        raise TimeoutError("not ended by the deadline")
+    return dead
 
 
 def adopt_naming(text: str) -> list[Child]:
@@ -181,6 +226,43 @@ def adopt_naming(text: str) -> list[Child]:
             with contextlib.suppress(OSError):
                 found.append(Child(pid))
     return found
+
+
+def adopt_in_pid_namespace(init: int) -> list[Child]:
+    """Take hold of those of our children, not owned yet, that are in the pid namespace of `init`.
+
+    Nobody when that is our own. Zombies as well: the namespace's init does not end before they are reaped.
+    """
+    namespace = _pid_namespace(init)
+    if namespace is None or namespace == _pid_namespace(os.getpid()):
+        return []
+    found = []
+    for pid in procfs.children(os.getpid()):
+        if pid not in _owned and _pid_namespace(pid) == namespace:
+            with contextlib.suppress(OSError):
+                found.append(Child(pid))
+    return found
+
+
+def _pid_namespace(pid: int) -> int | None:
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
+def wait_with_others(child: Child, others: Iterable[Child], timeout_s: float | None) -> shim.Exit:
+    """Wait for `child`, and reap `others` as they die: it may not be able to end before. Raises TimeoutError."""
+    deadline = deadline_ns(timeout_s)
+    waiting = {other.pidfd: other for other in others if other.exit is None and other.pidfd >= 0}
+    while child.exit is None and waiting and child.pidfd >= 0:
+        dead = poll_until([child.pidfd, *waiting], deadline)
+        for pidfd in dead:
+            if pidfd == child.pidfd:
+                waiting.clear()
+            elif pidfd in waiting:
+                waiting.pop(pidfd).wait(0)
+    return child.wait(None if deadline < 0 else max(0, deadline - shim.monotonic_ns()) / NANOSECONDS)
 
 
 def reap_orphans(comms: frozenset[str]) -> None:

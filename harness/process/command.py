@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import resource
 from collections.abc import Sequence
@@ -27,7 +28,7 @@ KEPT_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS
 
 @dataclass(frozen=True, slots=True)
 class Stdio:
-    """Descriptors for a command's 0, 1 and 2; None captures (1, 2) or is /dev/null (0)."""
+    """Descriptors for a command's 0, 1 and 2; None captures (1, 2) or is an empty file (0)."""
 
     stdin: int | None = None
     stdout: int | None = None
@@ -46,6 +47,7 @@ class Place:
 
 HERE = Place()
 _dev_null = -1
+_empty = -1
 
 
 def dev_null() -> int:
@@ -54,6 +56,18 @@ def dev_null() -> int:
     if _dev_null < 0:
         _dev_null = os.open("/dev/null", os.O_RDWR)
     return _dev_null
+
+
+def nothing_to_read() -> int:
+    """One empty memory file for the whole process, as stdin of runtimes.
+
+    Not /dev/null: crun and runsc give what they get as 0, 1 and 2 to the container's user, and that is the host's node.
+    """
+    global _empty  # noqa: PLW0603 - as above
+    if _empty < 0:
+        _empty = os.memfd_create("oci-harness-empty", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        fcntl.fcntl(_empty, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+    return _empty
 
 
 def runtime_environment() -> tuple[str, ...]:
@@ -85,6 +99,12 @@ def read_limited(path: str) -> tuple[bytes, bool]:
         os.close(fd)
 
 
+def _abandon(child: shim.Spawned) -> None:
+    """The same as on an exception while waiting, for a child that has not been handed over yet."""
+    kill_tree(child.pid)
+    shim.kill_abandoned(child)
+
+
 def run(
     verb: str,
     argv: Sequence[str],
@@ -105,11 +125,13 @@ def run(
     out = Capture.ready() if stdio.stdout is None else None
     err = Capture.ready() if stdio.stderr is None else None
     fds = [
-        dev_null() if stdio.stdin is None else stdio.stdin,
+        nothing_to_read() if stdio.stdin is None else stdio.stdin,
         out.fd if out is not None else stdio.stdout,
         err.fd if err is not None else stdio.stderr,
         *extra_fds,
     ]
+    child: shim.Spawned | None = None
+    killed: list[int] = []
     try:
         with expecting_child():
             child = shim.spawn(
@@ -122,34 +144,30 @@ def run(
                 join_fds=place.join_fds,
                 mount_ns_fd=place.mount_ns_fd,
                 flags=shim.SPAWN_PDEATHSIG,
+                abandon=_abandon,
             )
             own(child.pid)
-    except OSError:
-        for capture in (out, err):
-            if capture is not None:
-                capture.take()
-        raise
-
-    killed: list[int] = []
-    # while it runs: what would otherwise be paid before the next command
-    Capture.prepare(2)
-    rss_floor_kib = own_peak_rss_kib()
-    try:
-        ended = wait_until(child.pid, child.pidfd, deadline_ns(timeout_s))
-    except TimeoutError:
-        killed = kill_tree(child.pid)
-        ended = wait_until(child.pid, child.pidfd, -1)
+        # while it runs: what would otherwise be paid before the next command
+        Capture.prepare(2)
+        rss_floor_kib = own_peak_rss_kib()
+        try:
+            ended = wait_until(child.pid, child.pidfd, deadline_ns(timeout_s))
+        except TimeoutError:
+            killed = kill_tree(child.pid)
+            ended = wait_until(child.pid, child.pidfd, -1)
     except BaseException:
-        kill_tree(child.pid)
-        with contextlib.suppress(OSError):
-            wait_until(child.pid, child.pidfd, -1)
+        if child is not None:
+            kill_tree(child.pid)
+            with contextlib.suppress(OSError):
+                wait_until(child.pid, child.pidfd, -1)
         for capture in (out, err):
             if capture is not None:
                 capture.take()
         raise
     finally:
-        disown(child.pid)
-        os.close(child.pidfd)
+        if child is not None:
+            disown(child.pid)
+            os.close(child.pidfd)
     stdout, cut_out = out.take() if out is not None else (b"", False)
     stderr, cut_err = err.take() if err is not None else (b"", False)
     log, cut_log = read_limited(log_path) if log_path is not None else (b"", False)

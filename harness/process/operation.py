@@ -26,12 +26,13 @@ def parse_log(text: bytes) -> tuple[LogRecord, ...]:
     Before runc 1.1.15 a newline in a nsexec message broke the JSON, so half lines are real.
     """
     records = []
-    for line in text.decode(errors="replace").splitlines():
+    # not splitlines: it breaks a message at U+2028 and the like, which crun writes as they are
+    for line in text.decode(errors="replace").split("\n"):
         if not line.strip():
             continue
         try:
             value = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict) and isinstance(value.get("msg"), str):
             level, time = value.get("level"), value.get("time")
@@ -43,7 +44,7 @@ def parse_log(text: bytes) -> tuple[LogRecord, ...]:
                 )
             )
         else:
-            records.append(LogRecord(None, line))
+            records.append(LogRecord(None, line.rstrip("\r")))
     return tuple(records)
 
 
@@ -93,7 +94,7 @@ class Operation:
         """The runtime's own last word: its last error record, else the last line of stderr, else of stdout."""
         for record in reversed(self.log):
             if record.level in ("error", "fatal", None):
-                return record.msg.strip()
+                return record.msg.strip()[:4096]
         for stream in (self.stderr, self.stdout):
             lines = stream.decode(errors="replace").strip().splitlines()
             if lines:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from harness.errors import HostError, OperationGarbage
-from harness.process.command import HERE, Place, Stdio, nothing_to_read, run, runtime_environment
+from harness.process.command import HERE, Place, Stdio, read_limited, run, runtime_environment
 from harness.process.operation import Operation
 from harness.runtime.discovery import Runtime
 from harness.runtime.failures import check
@@ -93,21 +93,13 @@ class Client:
         return run(
             options.verb,
             self.argv(options, container_id, log_path),
-            stdio=self._spared(stdio),
+            stdio=stdio,
             extra_fds=extra_fds,
             place=self.place,
             env=self.env,
             log_path=log_path,
             timeout_s=self.timeout_s if timeout_s == -1.0 else timeout_s,
         )
-
-    def _spared(self, stdio: Stdio) -> Stdio:
-        """Never the host's /dev/null as stdin of a runtime that would give it to somebody else."""
-        if not self.runtime.dialect.chowns_stdio:
-            return stdio
-        if stdio.stdin is None or os.fstat(stdio.stdin).st_rdev == os.makedev(1, 3):
-            return replace(stdio, stdin=nothing_to_read())
-        return stdio
 
     def create(self, container_id: str, options: CreateOptions) -> Operation:
         return self.call(options, container_id, stdio=options.stdio, extra_fds=options.preserve_fds)
@@ -128,9 +120,22 @@ class Client:
         return self.call(options, container_id)
 
     def exec(self, container_id: str, options: ExecOptions, timeout_s: float | None = None) -> Operation:
-        return self.call(
-            options, container_id, stdio=options.stdio, extra_fds=options.preserve_fds, timeout_s=timeout_s
-        )
+        """Output that the caller does not take goes through files: a command may open its own /dev/stdout again."""
+        names = [f"{self.log_dir}/exec-{next(self._serial)}.{end}" for end in ("out", "err")]
+        given = (options.stdio.stdout, options.stdio.stderr)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        files = [os.open(name, flags, 0o600) if fd is None else -1 for name, fd in zip(names, given, strict=True)]
+        out, err = (mine if fd is None else fd for mine, fd in zip(files, given, strict=True))
+        try:
+            stdio = Stdio(options.stdio.stdin, out, err)
+            done = self.call(options, container_id, stdio=stdio, extra_fds=options.preserve_fds, timeout_s=timeout_s)
+        finally:
+            for fd in files:
+                if fd >= 0:
+                    os.close(fd)
+        texts = [read_limited(name) if fd >= 0 else (b"", False) for name, fd in zip(names, files, strict=True)]
+        truncated = done.truncated or any(cut for _, cut in texts)
+        return replace(done, stdout=texts[0][0], stderr=texts[1][0], truncated=truncated)
 
     def pause(self, container_id: str) -> Operation:
         return self.call(PAUSE, container_id)

@@ -57,7 +57,8 @@ class ConsoleSocket:
         self.close()
 
 
-def _copy_size(source: int, target: int) -> None:
+def copy_size(source: int, target: int) -> None:
+    """Give one terminal the size of another; nothing where one of them is none."""
     with contextlib.suppress(OSError):
         size = fcntl.ioctl(source, termios.TIOCGWINSZ, struct.pack("4H", 0, 0, 0, 0))
         fcntl.ioctl(target, termios.TIOCSWINSZ, size)
@@ -87,7 +88,7 @@ def _raw(fd: int, on_resize: Callable[[], None]) -> Iterator[None]:
 def attach(master: int, stdin: int, stdout: int) -> None:
     """Join our stdin and stdout with a container's terminal until its last process has closed it."""
     sources = {master, stdin}
-    with _raw(stdin, lambda: _copy_size(stdin, master)):
+    with _raw(stdin, lambda: copy_size(stdin, master)):
         while True:
             ready, _, _ = select.select(sorted(sources), [], [])
             if master in ready:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 from harness.errors import OperationError, OperationGarbage
 from harness.kernel import procfs, shim
 from harness.oci.bundle import Bundle, check_container_id
-from harness.process.children import Child, adopt_naming, expecting_child, kill_processes, reap_orphans
+from harness.process.children import (
+    Child,
+    adopt_in_pid_namespace,
+    adopt_naming,
+    expecting_child,
+    kill_processes,
+    reap_orphans,
+    wait_with_others,
+)
 from harness.process.command import Stdio, read_limited
 from harness.process.operation import Operation
 from harness.runtime.client import Client
@@ -49,6 +57,7 @@ class Container:
         self.operations: list[Operation] = []
         self.init: Child | None = None
         self._helpers: list[Child] = []  # processes of the runtime that live as long as the container
+        self._orphans: list[Child] = []  # what an exec left in the container; init cannot end before they are reaped
         self.directory = Path(client.log_dir)
         self._pid_file = f"{client.log_dir}/pid"
         self._stdio = stdio
@@ -71,7 +80,10 @@ class Container:
     def _adopt(self) -> None:
         """Take hold of init: it became our child when the runtime ended. Raises ValueError for a bad pid file."""
         text, _ = read_limited(self._pid_file)
-        self.init = Child(int(text))
+        stat = procfs.process_stat(int(text))
+        if stat is None or stat.ppid != os.getpid():  # whose process it is, we must not kill it
+            raise ValueError(f"process {int(text)} is not there or no child of this process")
+        self.init = Child(stat.pid)
         if self.client.runtime.dialect.helpers_outlive_create:
             self._helpers = adopt_naming(f"{self.directory}/")
 
@@ -93,7 +105,16 @@ class Container:
                 raise OperationGarbage(
                     operation, f"{self.client.runtime.name} create ended well but left no pid of init: {error}"
                 ) from None
+        elif not operation.timed_out and not self._has_state():
+            self._exists = False  # it took back what it had made, so there is nothing to delete
         return operation
+
+    def _has_state(self) -> bool:
+        """Whether the runtime keeps anything under this id (runsc puts more behind it); yes if none can tell."""
+        try:
+            return any(entry.name.startswith(self.id) for entry in Path(self.client.root).iterdir())
+        except OSError:
+            return True
 
     def _create(self, options: CreateOptions) -> Operation:
         return self.client.create(self.id, options)
@@ -124,7 +145,10 @@ class Container:
 
     def exec(self, *command: str, timeout_s: float | None = 30.0, options: ExecOptions | None = None) -> Operation:
         """Run a command in the container and wait for its end; its output is in the operation."""
-        return self._keep(self.client.exec(self.id, options or ExecOptions(command=command), timeout_s))
+        operation = self._keep(self.client.exec(self.id, options or ExecOptions(command=command), timeout_s))
+        if self.init is not None and self.init.exit is None:
+            self._orphans += adopt_in_pid_namespace(self.init.pid)
+        return operation
 
     def delete(self) -> Operation:
         """Plain `delete`; the container must have stopped."""
@@ -140,7 +164,7 @@ class Container:
         """Wait for init to end. Raises TimeoutError; ChildProcessError when the container was never created."""
         if self.init is None:
             raise ChildProcessError(f"container {self.id} has no init: it was not created")
-        ended = self.init.wait(timeout_s)
+        ended = wait_with_others(self.init, self._orphans, timeout_s)
         for helper in self._helpers:  # `delete` waits until they are reaped
             helper.wait(timeout_s)
         return ended
@@ -159,7 +183,7 @@ class Container:
             found = procfs.processes_naming(str(self.directory), ignore=frozenset({os.getpid()}))
             left += [f"process {pid} would not die" for pid in kill_processes(found)]
             self._exists = False
-        for child in (self.init, *self._helpers):
+        for child in (self.init, *self._helpers, *self._orphans):
             if child is not None:
                 child.forget()
         reap_orphans(self.client.runtime.dialect.helper_comms)
@@ -176,12 +200,12 @@ class Container:
             return
         self.init.signal(signal.SIGKILL)
         try:
-            self.init.wait(0.5)
+            wait_with_others(self.init, self._orphans, 0.5)
         except TimeoutError:  # frozen by cgroup v1: it dies once it thaws
             with contextlib.suppress(OperationError, OSError):
                 self._keep(self.client.resume(self.id))
             with contextlib.suppress(TimeoutError, OSError):
-                self.init.wait(5.0)
+                wait_with_others(self.init, self._orphans, 5.0)
         except OSError:
             pass
         for helper in self._helpers:

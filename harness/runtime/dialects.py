@@ -50,6 +50,7 @@ CRUN: Final = Dialect(
     # crun before 1.20: "unknown version specified"
     refuses_oci_version_from=(1, 2),
     helper_comms=frozenset({"crun", "libcrun:intermed"}),
+    lacks=(("unknown-signal", "crun 1.8.1 exits with 0 and sends nothing when the signal's name is unknown"),),
 )
 RUNSC: Final = Dialect(
     name="runsc",
@@ -68,6 +69,7 @@ RUNSC: Final = Dialect(
         ("update", "runsc has no update command"),
         ("tty", "runsc exec takes no --tty"),
         ("preserve-fds", "runsc of 2022 takes no --preserve-fds"),
+        ("taken-id", "a create under an id that is taken removes the state of the first container"),
         ("host-cgroup", "runs with --ignore-cgroups, so there is no cgroup of the container to read"),
         ("host-clock", "the sandbox has a CLOCK_MONOTONIC of its own"),
     ),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from harness.cgroup.files import CgroupFiles
 from harness.cgroup.hierarchy import Layout, cgroup_paths, detect
 from harness.errors import InputError
-from harness.kernel import namespaces, procfs
+from harness.kernel import namespaces, procfs, shim
 
 
 def inspect_process(pid: int, layout: Layout | None = None, *, network: bool = True) -> dict[str, Any]:
@@ -56,21 +57,34 @@ def inspect_cgroup(pid: int, layout: Layout) -> dict[str, Any]:
 
 def _network(pid: int) -> list[dict[str, Any]] | dict[str, str]:
     """Interfaces and addresses in the process's network namespace; {"reason"} where they cannot be read."""
-    from pyroute2 import NetNS
+    # Not pyroute2's NetNS: it forks to open its socket, and the child of a process that has threads (a session has
+    # one) may wait for ever for a lock that only the parent could release. A thread may enter the namespace alone.
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        try:
+            return thread.submit(_interfaces, pid).result()
+        except OSError as error:
+            return {"reason": os.strerror(error.errno) if error.errno else str(error)}
 
+
+def _interfaces(pid: int) -> list[dict[str, Any]]:
+    """For a thread that ends with it: it stays in the network namespace of `pid` (setns(2))."""
+    from pyroute2 import IPRoute
+
+    fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
     try:
-        with NetNS(f"/proc/{pid}/ns/net", flags=0) as netns:
-            addresses: dict[int, list[str]] = {}
-            for message in netns.get_addr():
-                addresses.setdefault(message["index"], []).append(f"{message.get('address')}/{message['prefixlen']}")
-            return [
-                {
-                    "name": link.get("ifname"),
-                    "state": link.get("state"),
-                    "mtu": link.get("mtu"),
-                    "addresses": addresses.get(link["index"], []),
-                }
-                for link in netns.get_links()
-            ]
-    except OSError as error:
-        return {"reason": os.strerror(error.errno) if error.errno else str(error)}
+        shim.setns(fd, shim.CLONE_FLAGS["net"])
+    finally:
+        os.close(fd)
+    with IPRoute() as netns:
+        addresses: dict[int, list[str]] = {}
+        for message in netns.get_addr():
+            addresses.setdefault(message["index"], []).append(f"{message.get('address')}/{message['prefixlen']}")
+        return [
+            {
+                "name": link.get("ifname"),
+                "state": link.get("state"),
+                "mtu": link.get("mtu"),
+                "addresses": addresses.get(link["index"], []),
+            }
+            for link in netns.get_links()
+        ]

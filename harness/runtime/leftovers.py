@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from harness.cgroup.hierarchy import Layout, detect
 from harness.errors import HarnessError
 from harness.kernel import procfs
 from harness.process.children import kill_processes
-from harness.runtime.workspace import PREFIX, SUBTREE_CONTROL, Owner, base_directory, remove_tree
+from harness.runtime.workspace import PREFIX, SUBTREE_CONTROL, Owner, base_directory, remove_empty_base, remove_tree
 
 Fate = Literal["live", "kept", "dead"]
 
@@ -100,10 +101,14 @@ def _attempt(what: str, action: Callable[[], object]) -> tuple[str, ...]:
 
 
 def remove_cgroups(name: str, layout: Layout) -> tuple[str, ...]:
-    """Thaw and remove a run's cgroups in every hierarchy of `layout`; one line for each thing that would not go."""
-    if not groups.find(layout, name):
-        return ()
-    return _attempt(f"cgroup {name}", lambda: groups.remove(layout, name))
+    """Thaw and remove a run's cgroups in every hierarchy of `layout`; one line for each thing that would not go.
+
+    Wherever they are: a runtime that is given a relative cgroupsPath makes them below its own cgroup.
+    """
+    failed: tuple[str, ...] = ()
+    for path in groups.find(layout, name):
+        failed += _attempt(f"cgroup {path}", partial(groups.remove, layout, path))
+    return failed
 
 
 def _restore_subtree_control(directory: Path | None, layout: Layout) -> None:
@@ -142,5 +147,4 @@ def collect(kept: bool = False) -> Iterator[Removal]:
     for leftover in find_leftovers(layout):
         if leftover.fate == "dead" or (kept and leftover.fate == "kept"):
             yield remove(leftover, layout)
-    with contextlib.suppress(OSError):
-        base_directory().rmdir()  # goes only when it is empty
+    remove_empty_base()

@@ -72,7 +72,7 @@ class KillOptions:
     verb: str = "kill"
 
     def args(self, dialect: Dialect) -> list[str]:
-        return _flag(self.all and dialect.kill_all_arg is not None, "--all")
+        return [dialect.kill_all_arg] if self.all and dialect.kill_all_arg is not None else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Session:
         self._templates: dict[str, Template] = {}
         self._namespace: MountNamespace | None = None
         self.layout: Layout = detect()
-        self.choice: ViewChoice
+        self.choice = ViewChoice("host", view, self.layout.mode)  # until another is taken: close() asks for its steps
         try:
             if self.workspace.fresh:
                 self.workspace.note_subtree_control(groups.subtree_control(self.layout))

@@ -58,7 +58,7 @@ class Owner:
         value = json.loads(text)
         try:
             return cls(int(value["pid"]), int(value["start_ticks"]), str(value["boot_id"]), bool(value["kept"]))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, OverflowError) as error:
             raise ValueError(f"no owner: {error}") from None
 
     def encode(self) -> bytes:
@@ -69,8 +69,15 @@ class Owner:
 
 def remove_tree(path: Path) -> None:
     """Remove a directory and all in it; fine when it is not there."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         shutil.rmtree(path)
+
+
+def remove_empty_base() -> None:
+    """The last run takes the directory of all runs with it; one that the user has chosen stays."""
+    if base_directory() == Path(DEFAULT_BASE):
+        with contextlib.suppress(OSError):
+            base_directory().rmdir()
 
 
 class Workspace:
@@ -136,8 +143,7 @@ class Workspace:
 
     def remove(self) -> None:
         remove_tree(self.path)
-        with contextlib.suppress(OSError):  # the last one takes the base with it
-            self.path.parent.rmdir()
+        remove_empty_base()
 
     def __enter__(self) -> Workspace:
         return self

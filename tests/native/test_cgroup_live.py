@@ -212,7 +212,7 @@ def test_removed_cgroup_becomes_absent(layout: Layout) -> None:
 def test_no_way_out_of_a_hierarchy(group: Group, path: str) -> None:
     """A path that leads out of the hierarchy is refused by the kernel, and no descriptor stays open."""
     before = descriptors()
-    with pytest.raises(OSError) as caught:  # noqa: PT011  # the errno is looked at below
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is looked at below
         CgroupFiles.of_path(group.layout, path.format(group.path))
     assert caught.value.errno == errno.EXDEV
     assert descriptors() == before
@@ -227,7 +227,7 @@ def test_no_link_is_followed(tmp_path: Path) -> None:
     try:
         os.close(shim.open_beneath(fd, "inside", os.O_RDONLY))
         for path in ("link", "out", "out/fs"):
-            with pytest.raises(OSError) as caught:  # noqa: PT011  # the errno is looked at below
+            with pytest.raises(OSError) as caught:  # noqa: PT011 - the errno is looked at below
                 shim.open_beneath(fd, path, os.O_RDONLY)
             assert caught.value.errno == errno.ELOOP
     finally:

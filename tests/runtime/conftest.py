@@ -1,30 +1,24 @@
-"""What the tests with real runtimes share: a state directory of their own, sessions, the command line, the leak check."""
+"""What the tests with real runtimes share: their own state directory, sessions, the command, the leak check."""
 
 from __future__ import annotations
 
-import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import leaks
+import numpy  # noqa: F401 - starts its threads now, so that they are no leak of the first test that needs it
 import pytest
+from actors import PAUSE, CommandLine, Sessions
 
-from harness.oci.bundle import Template
-from harness.process.command import Stdio, dev_null
+from harness.process.command import Stdio, dev_null, nothing_to_read
 from harness.runtime.container import Container
-from harness.runtime.discovery import Runtime, find_runtime
+from harness.runtime.discovery import Runtime
 from harness.runtime.session import Session
 from harness.runtime.workspace import remove_tree
 
 RUNTIMES = ("runc", "crun", "runsc")
-ENTRY = "from harness.cli.entry import main; main()"
-PAUSE = ("/payload", "pause")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -39,47 +33,11 @@ def base() -> Iterator[Path]:
     assert not left, f"left in the state directory: {left[:20]}"
 
 
-class Sessions:
-    """One session for each set of runtimes, opened when it is first asked for and closed with the module."""
-
-    def __init__(self) -> None:
-        self._runtimes: dict[str, Runtime] = {}
-        self._sessions: dict[tuple[str, ...], Session] = {}
-
-    def runtime(self, name: str) -> Runtime:
-        if name not in self._runtimes:
-            self._runtimes[name] = find_runtime(name)
-        return self._runtimes[name]
-
-    def of(self, *names: str) -> Session:
-        if names not in self._sessions:
-            self._sessions[names] = Session("auto", [self.runtime(name) for name in names], kind="test")
-        return self._sessions[names]
-
-    @property
-    def allowed(self) -> set[str]:
-        """What a shared session itself keeps until the module ends: its directory, and its cgroup, empty."""
-        names = [session.workspace.name for session in self._sessions.values()]
-        cgroups = {f"{h.mount_point}/{n}" for s in self._sessions.values() for h in s.layout.hierarchies for n in names}
-        return cgroups | {str(session.workspace.path) for session in self._sessions.values()}
-
-    def mounts(self) -> list[str]:
-        """Overlays that containers have left in the private mount namespaces."""
-        return [
-            line
-            for session in self._sessions.values()
-            for line in session.namespace.call(Path("/proc/thread-self/mountinfo").read_text).splitlines()
-            if " - overlay " in line and session.workspace.name in line
-        ]
-
-    def close(self) -> list[str]:
-        return [line for session in self._sessions.values() for line in session.close()]
-
-
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[Sessions]:
     made = Sessions()
-    dev_null()
+    dev_null()  # these two are opened once and stay
+    nothing_to_read()
     before = leaks.snapshot()
     yield made
     assert made.close() == []
@@ -129,10 +87,6 @@ def lacking(runtime: Runtime) -> Callable[[str], None]:
     return skip
 
 
-def shell(text: str) -> tuple[str, ...]:
-    return ("/bin/sh", "-c", text)
-
-
 Make = Callable[..., Container]
 
 
@@ -154,64 +108,6 @@ def make(runtime: Runtime, session: Session, no_leaks: None) -> Iterator[Make]:
     yield container
     left = [line for container in made for line in container.clean_up()]
     assert left == []
-
-
-@pytest.fixture
-def template(session: Session) -> Callable[..., Template]:
-    def of(args: Sequence[str] = PAUSE, *settings: tuple[str, Any]) -> Template:
-        return session.template("default", (("/process/args", list(args)), *settings))
-
-    return of
-
-
-class CommandLine:
-    """Runs the real command in a process of its own."""
-
-    def __init__(self) -> None:
-        self.started: list[subprocess.Popen[str]] = []
-
-    def start(self, *args: str, prelude: str = "", argv: Sequence[str] = (), **options: Any) -> subprocess.Popen[str]:
-        """`argv`: a command to run it with (setpriv ...); `prelude`: Python to run before it."""
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
-        command = [*argv, sys.executable, "-c", prelude + ENTRY, *args]
-        self.started.append(subprocess.Popen(command, text=True, **options))
-        return self.started[-1]
-
-    def __call__(self, *args: str, timeout_s: float = 30.0, stdin: str | None = None, **options: Any) -> Answer:
-        if stdin is not None:
-            options["stdin"] = subprocess.PIPE
-        process = self.start(*args, **options)
-        out, err = process.communicate(stdin, timeout=timeout_s)
-        return Answer(process.returncode, out, err)
-
-    def close(self) -> None:
-        for process in self.started:
-            if process.poll() is None:
-                process.kill()
-            with suppress(ValueError):
-                process.communicate()
-
-
-class Answer:
-    def __init__(self, status: int, stdout: str, stderr: str) -> None:
-        self.status, self.stdout, self.stderr = status, stdout, stderr
-
-    def __repr__(self) -> str:
-        return f"exit {self.status}\nstdout: {self.stdout[-2000:]}\nstderr: {self.stderr[-2000:]}"
-
-    @property
-    def json(self) -> Any:
-        """The whole of stdout as one JSON document: anything else there fails."""
-        return json.loads(self.stdout)
-
-    @property
-    def error(self) -> str:
-        """The one line of an error; notes come before it and are lines of their own."""
-        lines = [line for line in self.stderr.splitlines() if not line.startswith("note: ")]
-        assert "Traceback" not in self.stderr, self
-        assert len(lines) == 1, self
-        assert lines[0].startswith("oci-harness: "), self
-        return lines[0]
 
 
 @pytest.fixture
@@ -256,16 +152,3 @@ esac
         return str(path)
 
     return write
-
-
-def alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return text[text.rfind(")") + 2] not in "ZX"
-
-
-def interrupt(process: subprocess.Popen[str], sig: signal.Signals = signal.SIGINT) -> None:
-    process.send_signal(sig)

@@ -94,8 +94,13 @@ def test_version_of_each_controller() -> None:
     v2 = [replace(h, controllers=("hugetlb",)) if h.version == 2 else h for h in found.hierarchies]
     found = layout_of(v2)
     assert found.versions(["perf_event"]) == {
-        "cpu": 1, "cpuacct": 1, "freezer": 1, "memory": 1, "hugetlb": 2, "perf_event": None,
-    }  # fmt: skip
+        "cpu": 1,
+        "cpuacct": 1,
+        "freezer": 1,
+        "memory": 1,
+        "hugetlb": 2,
+        "perf_event": None,
+    }
     assert found.version("") == 2
     assert found.version("name=systemd") == 1
     assert found.hierarchy("name=other") is None
@@ -128,9 +133,15 @@ def test_mount_below_another() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["x", "", "36 35 98:0 / /mnt rw cgroup none rw", "a 35 98:0 / /mnt rw - cgroup none rw", "1 2 0:1 / mnt rw - t s o",
-     "36 35 98:0 / /mnt rw - cgroup none"],
-)  # fmt: skip
+    [
+        "x",
+        "",
+        "36 35 98:0 / /mnt rw cgroup none rw",
+        "a 35 98:0 / /mnt rw - cgroup none rw",
+        "1 2 0:1 / mnt rw - t s o",
+        "36 35 98:0 / /mnt rw - cgroup none",
+    ],
+)
 def test_bad_mountinfo(line: str) -> None:
     """A line that is not mountinfo is refused with its number."""
     with pytest.raises(ParseError) as caught:

@@ -119,18 +119,36 @@ def test_same_values_from_both_versions() -> None:
     one, two = snapshot(1, V1), snapshot(2, V2)
     common = {
         "memory": (
-            "current_bytes", "peak_bytes", "limit_bytes", "swap_current_bytes", "swap_limit_bytes", "anon_bytes",
-            "file_bytes", "inactive_file_bytes", "limit_hit_count", "oom_kill_count",
+            "current_bytes",
+            "peak_bytes",
+            "limit_bytes",
+            "swap_current_bytes",
+            "swap_limit_bytes",
+            "anon_bytes",
+            "file_bytes",
+            "inactive_file_bytes",
+            "limit_hit_count",
+            "oom_kill_count",
         ),
         "cpu": (
-            "usage_usec", "user_usec", "system_usec", "nr_periods", "nr_throttled", "throttled_usec", "nr_bursts",
-            "burst_usec", "quota_usec", "period_usec", "burst_limit_usec", "idle",
+            "usage_usec",
+            "user_usec",
+            "system_usec",
+            "nr_periods",
+            "nr_throttled",
+            "throttled_usec",
+            "nr_bursts",
+            "burst_usec",
+            "quota_usec",
+            "period_usec",
+            "burst_limit_usec",
+            "idle",
         ),
         "pids": ("current", "peak", "limit", "limit_hit_count"),
         "io": ("limits",),
         "cpuset": ("mems", "effective_cpus", "effective_mems"),
         "freezer": ("frozen",),
-    }  # fmt: skip
+    }
     for section, names in common.items():
         for name in names:
             value = getattr(getattr(one, section), name)
