@@ -83,7 +83,9 @@ def view_steps(view: View, layout: Layout, free_controllers: tuple[str, ...]) ->
     if view == "unified":
         return [*clear, Step("mount", COMMON_ROOT, "cgroup2")]
     if view == "legacy" and has_controllers:
-        return [Step("umount", mount_point) for mount_point in unified]
+        # covered, for crun makes the container's cgroup there all the same, and what lies below is the host's own tmpfs
+        covers = [(Step("umount", where), Step("mount", where, "tmpfs", "mode=755")) for where in unified]
+        return [step for cover in covers for step in cover]
     keys = v1 if has_controllers else [*v1, *free_controllers]
     if not keys:
         raise HostError(f"this kernel has no cgroup v1 controller to show, so the {view} view cannot be made")

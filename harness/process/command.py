@@ -70,6 +70,12 @@ def nothing_to_read() -> int:
     return _empty
 
 
+def _spared(stdin: int | None) -> int:
+    if stdin is None or os.fstat(stdin).st_rdev == os.makedev(1, 3):
+        return nothing_to_read()
+    return stdin
+
+
 def runtime_environment() -> tuple[str, ...]:
     return tuple(f"{name}={os.environ[name]}" for name in KEPT_ENVIRONMENT if name in os.environ)
 
@@ -125,7 +131,7 @@ def run(
     out = Capture.ready() if stdio.stdout is None else None
     err = Capture.ready() if stdio.stderr is None else None
     fds = [
-        nothing_to_read() if stdio.stdin is None else stdio.stdin,
+        _spared(stdio.stdin),
         out.fd if out is not None else stdio.stdout,
         err.fd if err is not None else stdio.stderr,
         *extra_fds,

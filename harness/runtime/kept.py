@@ -14,9 +14,8 @@ from harness.runtime.client import Client
 from harness.runtime.container import Container
 from harness.runtime.discovery import find_runtime
 from harness.runtime.session import Session
-from harness.runtime.workspace import PREFIX, Workspace, base_directory
+from harness.runtime.workspace import KEPT_PREFIX, Workspace, base_directory
 
-KIND = f"{PREFIX}c-"
 RECORD = "container.json"
 
 
@@ -33,7 +32,7 @@ class Record:
 
 
 def workspace_name(container_id: str) -> str:
-    return KIND + check_container_id(container_id)
+    return KEPT_PREFIX + check_container_id(container_id)
 
 
 def new_workspace(container_id: str) -> Workspace:
@@ -64,7 +63,7 @@ def read_record(container_id: str) -> Record:
 
 def records() -> Iterator[Record]:
     """All containers that were kept; unreadable records are left out."""
-    for path in sorted(base_directory().glob(f"{KIND}*/{RECORD}")):
+    for path in sorted(base_directory().glob(f"{KEPT_PREFIX}*/{RECORD}")):
         try:
             yield Record(**json.loads(path.read_bytes()))
         except (OSError, ValueError, TypeError):

@@ -15,7 +15,15 @@ from harness.cgroup.hierarchy import Layout, detect
 from harness.errors import HarnessError
 from harness.kernel import procfs
 from harness.process.children import kill_processes
-from harness.runtime.workspace import PREFIX, SUBTREE_CONTROL, Owner, base_directory, remove_empty_base, remove_tree
+from harness.runtime.workspace import (
+    KEPT_PREFIX,
+    PREFIX,
+    SUBTREE_CONTROL,
+    Owner,
+    base_directory,
+    remove_empty_base,
+    remove_tree,
+)
 
 Fate = Literal["live", "kept", "dead"]
 
@@ -48,10 +56,10 @@ class Removal:
     failed: tuple[str, ...] = field(default=())
 
 
-def _fate(name: str, directory: Path | None) -> Fate:
+def _fate(name: str, directory: Path | None, stats: list[procfs.ProcessStat]) -> Fate:
     """An owner's note is there before anything else is made; without one the maker's pid in the name decides."""
-    if directory is None:
-        return "live" if _maker_lives(name) else "dead"
+    if directory is None:  # perhaps a run below another $OCI_HARNESS_DIR
+        return "live" if _maker_lives(name) or (name.startswith(KEPT_PREFIX) and stats) else "dead"
     try:
         owner = Owner.parse((directory / "owner.json").read_bytes())
     except FileNotFoundError:
@@ -86,7 +94,7 @@ def find_leftovers(layout: Layout | None = None) -> list[Leftover]:
     found = []
     for name in sorted({*directories, *cgroups} - {""}):
         stats = procfs.processes_naming(name, ignore=frozenset({os.getpid()}))
-        fate = _fate(name, directories.get(name))
+        fate = _fate(name, directories.get(name), stats)
         found.append(Leftover(name, fate, directories.get(name), tuple(sorted(cgroups.get(name, ()))), tuple(stats)))
     return found
 

@@ -23,6 +23,7 @@ from harness.errors import HostError
 from harness.kernel import procfs
 
 PREFIX = "oci-harness-"
+KEPT_PREFIX = f"{PREFIX}c-"  # containers made by hand, with their id behind it
 DEFAULT_BASE = "/run/oci-harness"
 SUBTREE_CONTROL = "subtree_control"
 
