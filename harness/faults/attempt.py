@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from harness.cgroup.files import CgroupFiles
+from harness.cgroup.statistics import CgroupSnapshot
 from harness.errors import HarnessError, HostError, OperationError
 from harness.faults import leaks, rootfs_steps, schema
 from harness.faults.catalogue import Entry
@@ -42,7 +43,7 @@ class Attempt:
     done: list[str] = field(default_factory=list)  # the changes that were made, in words
     kernel_log: list[KernelLine] | None = None  # None: it cannot be read here
     namespaces: dict[str, int] | None = None  # {kind: inode} of those that init has of its own
-    cgroup: dict[str, Any] | None = None  # figures of the container's cgroup when init had been made
+    cgroup: CgroupSnapshot | None = None  # of the container when init had been made
     leaks: list[str] = field(default_factory=list)
     inapplicable: str | None = None  # the node would not be changed so, and why
 
@@ -54,7 +55,7 @@ class Attempt:
             "container_exit": self.container_exit,
             "kernel_log": None if self.kernel_log is None else [line.text for line in self.kernel_log],
             "namespaces": self.namespaces,
-            "cgroup": self.cgroup,
+            "cgroup": None if self.cgroup is None else self.cgroup.to_json(),
         }
 
 
@@ -239,6 +240,6 @@ def _observe(session: Session, container: Container, attempt: Attempt) -> None:
         attempt.cgroup = session.namespace.call(_figures, session, init.pid)
 
 
-def _figures(session: Session, pid: int) -> dict[str, Any]:
+def _figures(session: Session, pid: int) -> CgroupSnapshot:
     with CgroupFiles.of_pid(session.layout, pid) as files:
-        return files.snapshot().to_json()
+        return files.snapshot()

@@ -6,6 +6,8 @@ import json
 import math
 from typing import Any
 
+import msgspec
+
 MAX_DEPTH = 200  # levels; far above any config.json, far below Python's recursion limit
 
 
@@ -35,9 +37,19 @@ def encode(value: Any) -> bytes:
     Raises ValueError with one line when the value cannot be said in JSON.
     """
     try:
-        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode("ascii")
+        # without an indent json.dumps runs in C, and msgspec only lays the text out
+        return msgspec.json.format(json.dumps(value, allow_nan=False).encode("ascii"), indent=2) + b"\n"
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"not a JSON value: {error}") from None
+
+
+def copied(value: Any) -> Any:
+    """A deep copy of a plain value; several times as fast as copy.deepcopy."""
+    if isinstance(value, dict):
+        return {key: copied(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [copied(each) for each in value]
+    return value
 
 
 def describe(value: Any) -> str:

@@ -5,7 +5,6 @@ The structs are in spec_process and spec_linux. Source: runtime-spec config.md u
 
 from __future__ import annotations
 
-import copy
 import os
 import secrets
 from pathlib import Path
@@ -110,7 +109,7 @@ class Config:
 
     def copy(self) -> Self:
         """A deep copy: neither sees changes of the other."""
-        return type(self)(copy.deepcopy(self.document), self.source)
+        return type(self)(json_document.copied(self.document), self.source)
 
     def encode(self) -> bytes:
         """JSON text, two spaces a level, keys in their order, unknown fields too. Raises InputError."""

@@ -13,7 +13,10 @@ from actors import Sessions, shell, until
 from harness.cgroup.hierarchy import detect
 from harness.cgroup.view import NEAREST
 from harness.errors import HostError, InputError
+from harness.kernel import shim
+from harness.kernel.mounts import MountNamespace
 from harness.process.command import Place, run
+from harness.runtime.discovery import find_runtime
 from harness.runtime.failures import check
 from harness.runtime.session import Session
 
@@ -198,3 +201,22 @@ def test_overlays_stay_private(pair: Session, sessions: Sessions) -> None:
         rootfs = str(container.directory / "rootfs")
         assert rootfs in seen_by_a_command(pair)
         assert rootfs not in mountinfo()
+
+
+def test_nothing_is_written_below_the_covered_mount(require: Callable[..., None]) -> None:
+    """crun in the legacy view leaves the directory below the unmounted cgroup2, which is the host's, as it was."""
+    require("root", "crun", "cgroup-v1", "cgroup-v2")
+    layout = detect()
+    if layout.mode != "hybrid" or layout.unified is None:
+        pytest.skip("needs a hybrid host")
+    where = layout.unified.mount_point
+
+    def below() -> list[str]:
+        with MountNamespace() as namespace:
+            namespace.call(shim.umount, where, shim.MNT_DETACH)
+            return sorted(namespace.call(os.listdir, where))
+
+    before = below()
+    with Session("legacy") as session, session.container(find_runtime("crun"), "pause") as container:
+        container.start()
+    assert below() == before
