@@ -173,7 +173,7 @@ def _descriptors() -> Counter[str]:
 
 
 def _threads() -> list[str]:
-    return [_read(f"/proc/self/task/{entry}/comm").decode().strip() for entry in os.listdir("/proc/self/task")]  # noqa: PTH208
+    return [_read(str(task / "comm")).decode().strip() for task in Path("/proc/self/task").iterdir()]
 
 
 def snapshot() -> Snapshot:

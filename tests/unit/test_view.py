@@ -52,7 +52,7 @@ TABLE: list[tuple[Mode, View, list[str]]] = [
     ("legacy", "hybrid", [*V1, *SYSTEMD, *PLUS_V2]),
     ("legacy", "unified", UNIFIED),
     ("hybrid", "host", []),
-    ("hybrid", "legacy", [f"umount -l {ROOT}/unified"]),
+    ("hybrid", "legacy", [f"umount -l {ROOT}/unified", f"mount -t tmpfs -o mode=755 none {ROOT}/unified"]),
     ("hybrid", "hybrid", []),
     ("hybrid", "unified", UNIFIED),
     ("unified", "host", []),
