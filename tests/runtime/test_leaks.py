@@ -11,17 +11,25 @@ from pathlib import Path
 
 import leaks
 import pytest
+from actors import until
 
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import detect
 from harness.kernel import shim
+from harness.kernel.procfs import process_stat
 
 
 @contextmanager
 def process() -> Iterator[str]:
     with subprocess.Popen(["/bin/sleep", "60"]) as child:
-        yield f"processes: {child.pid} (sleep, S) /bin/sleep 60"
-        child.kill()
+        try:
+            until(
+                lambda: (stat := process_stat(child.pid)) is not None and (stat.comm, stat.state) == ("sleep", "S"),
+                "sleep sleeps",
+            )
+            yield f"processes: {child.pid} (sleep, S) /bin/sleep 60"
+        finally:
+            child.kill()
 
 
 @contextmanager
