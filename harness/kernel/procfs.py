@@ -34,9 +34,15 @@ def parse_stat(text: str) -> ProcessStat:
 def process_stat(pid: int) -> ProcessStat | None:
     """None when the process is gone."""
     try:
-        return parse_stat((PROC / str(pid) / "stat").read_text(errors="replace"))
-    except (FileNotFoundError, ProcessLookupError):
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
         return None
+    try:
+        return parse_stat(os.read(fd, 4096).decode(errors="replace"))
+    except ProcessLookupError:
+        return None
+    finally:
+        os.close(fd)
 
 
 def is_alive(pid: int, start_ticks: int) -> bool:
