@@ -8,6 +8,7 @@ import os
 LIMIT_BYTES = 16 * 1024 * 1024
 
 
+PREPARED = 2  # stdout and stderr of one command
 _prepared: list[Capture] = []
 
 
@@ -33,21 +34,24 @@ class Capture:
             return cls()
 
     @staticmethod
-    def prepare(count: int) -> None:
+    def prepare() -> None:
         """Make captures for the next command: called while one runs, so that nobody waits for it."""
-        while len(_prepared) < count:
+        while len(_prepared) < PREPARED:
             _prepared.append(Capture())
 
-    def take(self) -> tuple[bytes, bool]:
-        """What was written and whether it hit the limit; closes the file."""
-        try:
-            # the writer shares this descriptor's file offset, and may have moved it anywhere
-            size = min(os.lseek(self.fd, 0, os.SEEK_CUR), LIMIT_BYTES)
-            if size == 0:
-                return self._positioned(), False
-            return os.pread(self.fd, size, 0), size >= LIMIT_BYTES
-        finally:
+    def take(self, *, again: bool = False) -> tuple[bytes, bool]:
+        """What was written and whether it hit the limit; closes the file.
+
+        `again`: nobody can hold it any more, so an untouched one is kept for the next command instead.
+        """
+        # the writer shares this descriptor's file offset, and may have moved it anywhere
+        size = min(os.lseek(self.fd, 0, os.SEEK_CUR), LIMIT_BYTES)
+        text = os.pread(self.fd, size, 0) if size else self._positioned()
+        if again and not text and not size and len(_prepared) < PREPARED:
+            _prepared.append(self)
+        else:
             os.close(self.fd)
+        return text, size >= LIMIT_BYTES
 
     def _positioned(self) -> bytes:
         """What a writer has left that keeps an offset of its own (gVisor's sentry: pwritev2), up to the last byte."""

@@ -26,6 +26,10 @@ from harness.process.operation import Operation, Usage, parse_log
 KEPT_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "LANG", "TERM")
 
 
+# What these start lives on with the descriptors that it was given.
+LASTING = frozenset({"create", "run", "exec"})
+
+
 @dataclass(frozen=True, slots=True)
 class Stdio:
     """Descriptors for a command's 0, 1 and 2; None captures (1, 2) or is an empty file (0)."""
@@ -153,8 +157,8 @@ def run(
                 abandon=_abandon,
             )
             own(child.pid)
-        # while it runs: what would otherwise be paid before the next command
-        Capture.prepare(2)
+        if verb in LASTING:  # while it runs: what would otherwise be paid before the next command
+            Capture.prepare()
         rss_floor_kib = own_peak_rss_kib()
         try:
             ended = wait_until(child.pid, child.pidfd, deadline_ns(timeout_s))
@@ -174,8 +178,9 @@ def run(
         if child is not None:
             disown(child.pid)
             os.close(child.pidfd)
-    stdout, cut_out = out.take() if out is not None else (b"", False)
-    stderr, cut_err = err.take() if err is not None else (b"", False)
+    again = verb not in LASTING and not killed
+    stdout, cut_out = out.take(again=again) if out is not None else (b"", False)
+    stderr, cut_err = err.take(again=again) if err is not None else (b"", False)
     log, cut_log = read_limited(log_path) if log_path is not None else (b"", False)
     return Operation(
         verb=verb,
