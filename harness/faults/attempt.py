@@ -43,7 +43,9 @@ class Attempt:
     done: list[str] = field(default_factory=list)  # the changes that were made, in words
     kernel_log: list[KernelLine] | None = None  # None: it cannot be read here
     namespaces: dict[str, int] | None = None  # {kind: inode} of those that init has of its own
-    cgroup: CgroupSnapshot | None = None  # of the container when init had been made
+    # the container's cgroup when init had been made, and when the lifecycle was over: limits, use, events
+    cgroup_created: CgroupSnapshot | None = None
+    cgroup_ended: CgroupSnapshot | None = None
     leaks: list[str] = field(default_factory=list)
     inapplicable: str | None = None  # the node would not be changed so, and why
 
@@ -55,7 +57,8 @@ class Attempt:
             "container_exit": self.container_exit,
             "kernel_log": None if self.kernel_log is None else [line.text for line in self.kernel_log],
             "namespaces": self.namespaces,
-            "cgroup": None if self.cgroup is None else self.cgroup.to_json(),
+            "cgroup_created": None if self.cgroup_created is None else self.cgroup_created.to_json(),
+            "cgroup_ended": None if self.cgroup_ended is None else self.cgroup_ended.to_json(),
         }
 
 
@@ -188,6 +191,7 @@ def _plain(text: str) -> str:
 def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: Attempt, options: CreateOptions) -> None:
     """create, start, (exec), wait, (kill), delete; notes where it ended."""
     stays = fault.recipe in ("pause", "kubernetes") or bool(fault.exec_command)
+    files: CgroupFiles | None = None
     try:
         try:
             _good("create", container.create(options))
@@ -196,7 +200,7 @@ def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: A
         except OSError as error:  # the runtime itself cannot be started
             attempt.text = f"fork/exec {node.binary}: {(error.strerror or str(error)).lower()}"
             raise _Failed("create") from None
-        _observe(node.session, container, attempt)
+        files = _observe(node, container, attempt)
         node.at("after-create", container)
         _good("start", container.start())
         node.at("after-start", container)
@@ -209,11 +213,13 @@ def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: A
         except TimeoutError:
             attempt.timed_out = True
             raise _Failed("run") from None
+        _look_again(files, attempt)
         if not stays and attempt.container_exit != 0:
             raise _Failed("run")
         node.at("before-delete", container)
         _good("delete", container.delete())
     except _Failed as failed:
+        _look_again(files, attempt)
         attempt.failed_stage = failed.stage
         if failed.operation is not None:
             attempt.exit_status = failed.operation.exit_status
@@ -227,19 +233,24 @@ def _lifecycle(fault: schema.Fault, container: Container, node: Node, attempt: A
         attempt.text = _plain(lines[-1]) if lines else ""
 
 
-def _observe(session: Session, container: Container, attempt: Attempt) -> None:
-    """Namespaces and cgroup of init, right after create."""
+def _observe(node: Node, container: Container, attempt: Attempt) -> CgroupFiles | None:
+    """Namespaces and cgroup of init, right after create; the files of its cgroup stay open until the node's end."""
     init = container.init
     if init is None:
-        return
+        return None
     with contextlib.suppress(OSError, HarnessError):
         theirs, own = namespaces.namespaces_of(init.pid), namespaces.namespaces_of(os.getpid())
         same = namespaces.shared(theirs, own)
         attempt.namespaces = {kind: found.inode for kind, found in theirs.items() if found and not same[kind]}
     with contextlib.suppress(OSError, HarnessError):
-        attempt.cgroup = session.namespace.call(_figures, session, init.pid)
+        session = node.session
+        files = session.namespace.call(CgroupFiles.of_pid, session.layout, init.pid)
+        node.undo.callback(files.close)
+        attempt.cgroup_created = files.snapshot()
+        return files
+    return None
 
 
-def _figures(session: Session, pid: int) -> CgroupSnapshot:
-    with CgroupFiles.of_pid(session.layout, pid) as files:
-        return files.snapshot()
+def _look_again(files: CgroupFiles | None, attempt: Attempt) -> None:
+    if files is not None and attempt.cgroup_ended is None:
+        attempt.cgroup_ended = files.snapshot()
