@@ -6,10 +6,14 @@ import contextlib
 import fcntl
 import os
 import resource
+import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from harness.kernel import shim
+from harness.kernel.mounts import MountNamespace
 from harness.process.capture import LIMIT_BYTES, Capture
 from harness.process.children import (
     become_subreaper,
@@ -26,6 +30,7 @@ from harness.process.operation import Operation, Usage, parse_log
 KEPT_ENVIRONMENT = ("PATH", "HOME", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "LANG", "TERM")
 
 
+NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 # What these start lives on with the descriptors that it was given.
 LASTING = frozenset({"create", "run", "exec"})
 
@@ -74,10 +79,29 @@ def nothing_to_read() -> int:
     return _empty
 
 
-def _spared(stdin: int | None) -> int:
-    if stdin is None or os.fstat(stdin).st_rdev == os.makedev(1, 3):
-        return nothing_to_read()
-    return stdin
+@cache
+def own_null() -> int | None:
+    """A null device that is ours alone, on a tmpfs that nobody else can see; None where we may not make one."""
+    with tempfile.TemporaryDirectory(prefix="oci-harness-") as directory:
+
+        def make() -> int:
+            shim.mount("none", directory, "tmpfs", shim.MS_NOSUID, "size=4k,mode=700")
+            os.mknod(f"{directory}/null", stat.S_IFCHR | 0o666, NULL_DEVICE)
+            return os.open(f"{directory}/null", os.O_RDWR | os.O_CLOEXEC)
+
+        try:
+            with MountNamespace() as namespace:
+                return namespace.call(make)
+        except OSError:
+            return None
+
+
+def _spared(fd: int) -> int:
+    """Another null device for the host's: see nothing_to_read."""
+    if os.fstat(fd).st_rdev != NULL_DEVICE:
+        return fd
+    own = own_null()
+    return fd if own is None else own
 
 
 def runtime_environment() -> tuple[str, ...]:
@@ -135,9 +159,9 @@ def run(
     out = Capture.ready() if stdio.stdout is None else None
     err = Capture.ready() if stdio.stderr is None else None
     fds = [
-        _spared(stdio.stdin),
-        out.fd if out is not None else stdio.stdout,
-        err.fd if err is not None else stdio.stderr,
+        nothing_to_read() if stdio.stdin is None else _spared(stdio.stdin),
+        _spared(stdio.stdout) if stdio.stdout is not None else out.fd if out is not None else None,
+        _spared(stdio.stderr) if stdio.stderr is not None else err.fd if err is not None else None,
         *extra_fds,
     ]
     child: shim.Spawned | None = None

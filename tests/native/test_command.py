@@ -17,7 +17,7 @@ from harness.kernel import procfs, shim
 from harness.kernel.mounts import MountNamespace
 from harness.process import capture, command
 from harness.process.capture import LIMIT_BYTES
-from harness.process.command import Place, Stdio, dev_null, nothing_to_read, run
+from harness.process.command import Place, Stdio, dev_null, nothing_to_read, own_null, run
 from harness.process.operation import Operation
 
 Require = Callable[..., None]
@@ -48,6 +48,7 @@ def _nothing_left() -> Iterator[None]:
     """Every test here leaves neither a descriptor nor a child, zombies included."""
     dev_null()
     nothing_to_read()
+    own_null()
     before = open_fds() - prepared_fds()
     yield
     left = [(stat.comm, stat.state) for pid in procfs.children(os.getpid()) if (stat := procfs.process_stat(pid))]

@@ -12,7 +12,7 @@ import numpy  # noqa: F401 - starts its threads now, so that they are no leak of
 import pytest
 from actors import PAUSE, CommandLine, Sessions
 
-from harness.process.command import Stdio, dev_null, nothing_to_read
+from harness.process.command import Stdio, dev_null, nothing_to_read, own_null
 from harness.runtime.container import Container
 from harness.runtime.discovery import Runtime
 from harness.runtime.session import Session
@@ -36,8 +36,8 @@ def base() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def sessions() -> Iterator[Sessions]:
     made = Sessions()
-    dev_null()  # these two are opened once and stay
-    nothing_to_read()
+    for opened in (dev_null, nothing_to_read, own_null):  # once, and they stay
+        opened()
     before = leaks.snapshot()
     yield made
     assert made.close() == []

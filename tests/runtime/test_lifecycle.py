@@ -539,11 +539,16 @@ def test_operations_are_kept(make: Make) -> None:
         assert not operation.timed_out
 
 
-def test_dev_null_is_not_given_away(make: Make) -> None:
-    """A runtime that gives its stdin to nobody (65534) does not get the host's /dev/null as one."""
+@pytest.mark.parametrize("given", [False, True])
+def test_dev_null_is_not_given_away(make: Make, given: bool) -> None:
+    """A runtime that gives its streams to nobody (65534) never gets the host's /dev/null, even if we are told to."""
     nobody = 65534
     if Path("/dev/null").stat().st_uid == nobody:
         pytest.fail("/dev/null belongs to nobody already: chown root:root /dev/null")
-    container = started(make())
-    check(container.exec("/bin/true"))
+    null = os.open("/dev/null", os.O_RDWR)
+    try:
+        container = started(make(stdio=Stdio(null, null, null) if given else None))
+        check(container.exec("/bin/true"))
+    finally:
+        os.close(null)
     assert Path("/dev/null").stat().st_uid != nobody
