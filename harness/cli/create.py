@@ -122,10 +122,9 @@ def create(
     """
     from harness.runtime.options import CreateOptions
 
-    options = CreateOptions("", console_socket=console_socket, preserve_fds=tuple(range(3, 3 + preserve_fds)))
+    fds = tuple(range(3, 3 + preserve_fds))
+    options = CreateOptions("", pid_file, console_socket=console_socket, preserve_fds=fds)
     value = _make_kept("create", container, Order(**order), as_json, options)
-    if pid_file is not None:
-        Path(pid_file).write_text(str(value["pid"]))
     emit(value, as_json=as_json, output=output)
     if not as_json:
         took = format_ns(value["operation"]["duration_ns"])
@@ -170,6 +169,7 @@ def _make_kept(
     try:
         made = session.container(runtime, order.source(session), container_id, stdio=_shared_stdio(as_json))
         options = options or CreateOptions("")
+        copy_of_pid = options.pid_file
         options = replace(
             options,
             bundle=str(made.bundle.path),
@@ -180,6 +180,8 @@ def _make_kept(
         pid = made.init.pid if made.init else None
         if verb == "run":
             operation = check(made.start())
+        if copy_of_pid is not None:
+            Path(copy_of_pid).write_text(str(pid))
         path = str(made.bundle.path)
         write_record(
             session.workspace, Record(container_id, runtime.name, runtime.path, session.choice.view, path, pid)

@@ -8,14 +8,12 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import msgspec
-
 from harness.cgroup.files import CgroupFiles
 from harness.cgroup.statistics import CgroupSnapshot
 from harness.errors import HarnessError, HostError, OperationError
 from harness.faults import leaks, rootfs_steps, schema
 from harness.faults.catalogue import Entry
-from harness.faults.node import Node, expand_all
+from harness.faults.node import Node, apply_patches
 from harness.faults.node_cgroups import thaw_after
 from harness.kernel import namespaces
 from harness.kernel.kmsg import KernelLine, KernelLog
@@ -144,13 +142,7 @@ def _apply(fault: schema.Fault, healed: bool, container: Container, node: Node) 
     """Make all changes. Raises OSError, HostError."""
     patches, rootfs, steps = _changes(fault, healed)
     config, path = container.bundle.config, container.bundle.path
-    for patch in patches:
-        if patch.delete:
-            config.delete(patch.pointer)
-        else:
-            config.set(patch.pointer, expand_all(patch.value, node.variables))
-        value = "(deleted)" if patch.delete else msgspec.json.encode(patch.value).decode()
-        node.done.append(f"config.json {patch.pointer} = {value}")
+    node.done += apply_patches(config, patches, node.variables)
     raw = fault.break_.raw_config
     if raw is not None and not (healed and "config" in fault.heal.undo):
         (path / "config.json").write_text(raw)

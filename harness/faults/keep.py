@@ -10,7 +10,7 @@ import msgspec
 
 from harness.faults import rootfs_steps
 from harness.faults.catalogue import Entry
-from harness.faults.node import expand_all
+from harness.faults.node import apply_patches
 from harness.faults.verdict import Verdict
 from harness.oci.bundle import create_bundle
 
@@ -25,10 +25,9 @@ class Kept:
     def commands(self, verdict: Verdict) -> list[str]:
         """The two commands that show the failure, as a shell takes them."""
         container_id = verdict.fault[:60]
-        runtime = next((op.argv for op in verdict.broken.operations), ()) if verdict.broken else ()
-        binary = next((word for word in runtime if word.startswith("/")), verdict.runtime)
-        create = f"{shlex.quote(binary)} create --bundle {shlex.quote(str(self.directory))} {container_id}"
-        start = f"{shlex.quote(binary)} start {container_id}; {shlex.quote(binary)} delete --force {container_id}"
+        binary = shlex.quote(verdict.runtime_path)
+        create = f"{binary} create --bundle {shlex.quote(str(self.directory))} {container_id}"
+        start = f"{binary} start {container_id}; {binary} delete --force {container_id}"
         if verdict.view_steps:
             steps = "; ".join(verdict.view_steps)
             return [
@@ -54,11 +53,7 @@ def keep_bundle(entry: Entry, directory: Path) -> Kept:
         "cgroup": f"oci-harness-kept/{entry.slug[:60]}",
         "root": "/run/runc",
     }
-    for patch in fault.break_.config:
-        if patch.delete:
-            bundle.config.delete(patch.pointer)
-        else:
-            bundle.config.set(patch.pointer, expand_all(patch.value, variables))
+    apply_patches(bundle.config, fault.break_.config, variables)
     if fault.break_.raw_config is not None:
         (directory / "config.json").write_text(fault.break_.raw_config)
     else:

@@ -15,10 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from harness.errors import HarnessError, HostError, InputError
 from harness.faults import key_quota, node_cgroups, schema
 from harness.kernel import shim
 from harness.oci.recipe import data_root
+from harness.oci.spec import Config
 from harness.process import companion
 from harness.process.children import Child
 from harness.runtime.container import Container
@@ -70,6 +73,19 @@ def filtered_call(name: str) -> str:
     if flag and flag not in CALL_FLAGS:
         raise InputError(f"{name}: there is no {flag!r}; allowed there: {', '.join(CALL_FLAGS)}")
     return f"{shim.syscall_number(call)}{CALL_FLAGS[flag] if flag else ''}"
+
+
+def apply_patches(config: Config, patches: list[schema.Patch], variables: dict[str, str]) -> list[str]:
+    """Change config.json as a fault says; returns what was done, in words."""
+    done = []
+    for patch in patches:
+        if patch.delete:
+            config.delete(patch.pointer)
+        else:
+            config.set(patch.pointer, expand_all(patch.value, variables))
+        value = "(deleted)" if patch.delete else msgspec.json.encode(patch.value).decode()
+        done.append(f"config.json {patch.pointer} = {value}")
+    return done
 
 
 @dataclass

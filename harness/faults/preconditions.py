@@ -108,8 +108,8 @@ def _command(_session: Session, name: str) -> str | None:
 
 
 def _overlay(session: Session, _argument: str) -> str | None:
-    hows = [container for container in ("overlay",) if Path("/proc/filesystems").read_text().find(container) >= 0]
-    return None if hows else "no overlay file system in this kernel"
+    known = Path("/proc/filesystems").read_text().split()
+    return None if "overlay" in known else "no overlay file system in this kernel"
 
 
 def _user_namespace(_session: Session, _argument: str) -> str | None:

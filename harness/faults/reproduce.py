@@ -39,6 +39,7 @@ def _reproduce_one(session: Session, entry: Entry, runtime: Runtime, log: Kernel
         "fault": entry.slug,
         "runtime": runtime.name,
         "runtime_version": runtime.version,
+        "runtime_path": runtime.path,
         "view": session.choice.view,
         "kernel": os.uname().release,
         "view_steps": tuple(map(str, session.choice.steps)),

@@ -20,6 +20,7 @@ class Verdict:
     fault: str
     runtime: str
     runtime_version: str
+    runtime_path: str
     view: str
     kernel: str
     view_steps: tuple[str, ...]  # the mounts that make the view

@@ -655,3 +655,11 @@ def test_gc_takes_kept_ones_when_asked(cli: CommandLine, monkeypatch: pytest.Mon
     assert "oci-harness-c-taken-away" in names(result["removed"])
     assert not alive(pid)
     assert cli("state", "taken-away").status == 2
+
+
+def test_a_pid_file_that_cannot_be_written(cli: CommandLine) -> None:
+    """create --pid-file into a missing directory says so in one line and leaves no container."""
+    answer = cli("create", "--recipe", "pause", "--runtime", "runc", "--pid-file", "/no/such/directory/pid", "pidless")
+    assert answer.status == 3
+    assert answer.stderr.strip() == "oci-harness: /no/such/directory/pid: No such file or directory"
+    assert '"containers": []' in cli("list", "--json").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import time
 import tomllib
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from harness.errors import HostError
 from harness.faults import attempt as attempt_module
 from harness.faults import schema
 from harness.faults.attempt import Attempt, run_attempt
-from harness.faults.catalogue import Cause, Entry, load_catalogue, parse_fault
+from harness.faults.catalogue import Cause, Entry, find_faults, load_catalogue, parse_fault
+from harness.faults.keep import keep_bundle
 from harness.faults.key_quota import FEW, held
 from harness.faults.reproduce import reproduce
 from harness.faults.verdict import Verdict
@@ -24,7 +26,7 @@ from harness.kernel import procfs
 from harness.kernel.kmsg import KernelLog
 from harness.process.children import reap_orphans
 from harness.runtime.dialects import RUNC
-from harness.runtime.discovery import Runtime
+from harness.runtime.discovery import Runtime, find_runtime
 from harness.runtime.session import Session
 
 KEY_USER = 1999900000  # that of the catalogue's key-quota
@@ -351,3 +353,20 @@ def test_what_a_sigkill_leaves_is_found_by_gc(session: Session, cli: CommandLine
 def orphans() -> list[int]:
     stats = [procfs.process_stat(pid) for pid in procfs.children(os.getpid())]
     return [stat.pid for stat in stats if stat is not None and stat.comm in RUNC.helper_comms]
+
+
+@pytest.mark.parametrize("name", ["runc", "crun"])
+def test_a_kept_bundle_fails_without_us(name: str, require: Callable[..., None], tmp_path: Path) -> None:
+    """The commands that --keep prints show the same failure in a plain shell."""
+    require(name)
+    runtime = find_runtime(name)
+    (entry,) = find_faults(("exec-permission-denied",))
+    with Session("auto", [runtime]) as session:
+        (verdict,) = reproduce(session, [entry], [runtime])
+    assert verdict.verdict == "reproduced"
+    create, after = keep_bundle(entry, tmp_path / "kept").commands(verdict)
+    shown = subprocess.run(create, shell=True, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    subprocess.run(after, shell=True, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    assert shown.returncode != 0
+    assert verdict.clause is not None
+    assert verdict.clause in shown.stderr.replace('\\"', '"')
