@@ -12,6 +12,7 @@ COMMANDS = {
     "bundle": ("bundle", "bundle", "Create or validate a bundle."),
     "create": ("create", "create", "Create a container from a bundle or a recipe."),
     "delete": ("verbs", "delete", "Delete a stopped container, or any with --force."),
+    "diagnose": ("diagnose", "diagnose", "Name the cause in an error text, and what to do about it."),
     "exec": ("verbs", "exec_", "Run a command in a running container."),
     "gc": ("gc", "gc", "Remove what dead runs left behind."),
     "inspect": ("inspect", "inspect", "Show cgroup and namespace state of a container or process."),

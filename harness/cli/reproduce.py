@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--keep", type=click.Path(path_type=Path), metavar="DIR", help="Leave the broken bundle of one fault there."
 )
+@click.option("--from-error", metavar="FILE|-", help="The failure that this text tells of, with its path and value.")
 @runtimes_option
 @view_option
 @timeout_option
@@ -36,6 +37,7 @@ def reproduce(
     listing: bool,
     side: str | None,
     keep: Path | None,
+    from_error: str | None,
     runtimes: tuple[str, ...],
     view: str,
     timeout_s: float,
@@ -47,11 +49,21 @@ def reproduce(
     FAULTS are slugs of the catalogue, or of causes (all faults of that cause). A fault counts as reproduced only if the
     broken bundle fails as the catalogue says and the same bundle with that one thing healed runs, and nothing is left
     behind. Exit status 1 when a verdict is not as the catalogue expects.
+
+    With --from-error the fault is picked for an error text (a file, - for standard input, or the text itself), run
+    with the text's own path, value and runtime where they can be put in, and compared: exit status 0 if a runtime
+    fails for the same cause with the same clause.
     """
+    if from_error is not None:
+        if faults or everything or listing or keep is not None or side is not None:
+            raise InputError("--from-error picks the fault itself; give no FAULTS, --all, --list, --side or --keep")
+        from harness.cli.from_error import reproduce_error
+
+        return reproduce_error(from_error, runtimes, view, timeout_s, as_json, output)
     from harness.faults.catalogue import find_faults, load_catalogue
 
     if not (faults or everything or listing):
-        raise InputError("name the FAULTS to reproduce, or use --all; --list shows them")
+        raise InputError("name the FAULTS to reproduce, or use --all or --from-error; --list shows them")
     entries = find_faults(faults) if faults else list(load_catalogue().values())
     if side is not None:
         entries = [entry for entry in entries if entry.fault.side == side]

@@ -1,0 +1,212 @@
+"""From a text to its causes: each record read, matched with the rules, named once, the most telling one first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from harness.diagnosis.leftover import leftover
+from harness.diagnosis.reading import Reading, read
+from harness.diagnosis.records import Record, records
+from harness.diagnosis.rules import SYMPTOM_ONLY, TIERS, Hit, Rule, RuleBook, Wrapper, load_rules
+from harness.diagnosis.template import Match
+from harness.faults.catalogue import load_causes
+
+Confidence = Literal["high", "medium", "low"]
+DISTINCT = 10_000  # failures kept apart in one report; a stream with more of them counts the rest as others
+
+_TIMES = re.compile(r"\(x(\d+) over ")
+# What differs between two reports of one failure: ids of containers and pods, process ids, descriptors.
+_OWN = re.compile(r"[0-9a-f]{12,}|[0-9a-f]{8}-[0-9a-f-]{20,}|(?<=/fd/)\d+|(?<=/proc/)\d+|\[\d+\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another cause that the same text allows."""
+
+    cause: str
+    side: str
+    rule: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One failure, named. `cause` is None if the text is a runtime's error that no rule knows."""
+
+    cause: str | None
+    side: str | None  # image, config, node or kernel: the likeliest
+    sides: list[str]
+    decisive: str  # the clause of the input that shows it, verbatim
+    span: tuple[int, int]  # its offsets in the input, in characters
+    tier: str
+    layer: str  # the outermost layer that put its words around it
+    runtime: str | None
+    stage: str | None
+    wrappers: list[str]  # what layers said around it, outermost first
+    fields: dict[str, str]
+    rule: Rule | None
+    alternatives: list[Alternative]
+    confidence: Confidence
+    cut: bool = False  # the record was longer than what is looked at
+    count: int = 1  # how often it was in the input
+
+    @property
+    def variant(self) -> str | None:
+        return self.rule.variant if self.rule else None
+
+    @property
+    def named(self) -> bool:
+        """Whether a cause is named; a symptom is none."""
+        return self.cause is not None and self.cause != SYMPTOM_ONLY
+
+
+@dataclass(slots=True)
+class Report:
+    """What a text holds: each distinct failure once, the most telling first."""
+
+    failures: list[Diagnosis] = field(default_factory=list)
+    others: int = 0  # failures beyond DISTINCT, not listed
+
+    @property
+    def primary(self) -> Diagnosis | None:
+        return self.failures[0] if self.failures else None
+
+    @property
+    def named(self) -> bool:
+        return any(each.named for each in self.failures)
+
+
+def diagnose(text: str) -> Report:
+    """Name the failures in a text. Never raises for any text; takes time in proportion to its length."""
+    return diagnose_lines(text.splitlines(keepends=True))
+
+
+def diagnose_lines(lines: Iterable[str]) -> Report:
+    """As `diagnose`, for lines as they come, line ends included, in constant memory. Spans are those in the whole."""
+    book = load_rules()
+    found: dict[tuple[str, ...], Diagnosis] = {}
+    report = Report()
+    for record in records(lines):
+        diagnosis = diagnose_record(record, book)
+        if diagnosis is None:
+            continue
+        rule = diagnosis.rule.id if diagnosis.rule else ""
+        key = (rule, diagnosis.cause or "", _OWN.sub("#", " ".join(diagnosis.decisive.split())))
+        before = found.get(key)
+        if before is not None:
+            found[key] = replace(before, count=before.count + diagnosis.count)
+        elif len(found) < DISTINCT:
+            found[key] = diagnosis
+        else:
+            report.others += diagnosis.count
+    report.failures = sorted(found.values(), key=lambda each: (TIERS.index(each.tier), each.cause is None))
+    return report
+
+
+def diagnose_record(record: Record, book: RuleBook) -> Diagnosis | None:
+    """Name the failure of one record; None if the record speaks of none."""
+    reading = read(record.text)
+    hits = book.hits(reading)
+    if (not hits or hits[0].rule.tier != "cause") and "\n" in record.text.strip():
+        rejoined = read(record.text, rejoin=True)
+        better = book.hits(rejoined)
+        if better and (not hits or better[0].order < hits[0].order):
+            reading, hits = rejoined, better
+    wrapped = book.wrapped(reading)
+    if not hits:
+        rest = leftover(reading, wrapped, book)
+        if rest is None:
+            return None
+        plain: dict[str, Any] = {"sides": [], "rule": None, "tier": "symptom", "alternatives": [], "confidence": "low"}
+        return _diagnosis(record, reading, wrapped, rest[0], cause=rest[1], **plain)
+    best = hits[0]
+    rule = best.rule
+    return _diagnosis(
+        record,
+        reading,
+        wrapped,
+        _closed(best, wrapped),
+        cause=rule.cause,
+        sides=list(rule.sides or load_causes()[rule.cause].sides),
+        rule=rule,
+        tier=rule.tier,
+        alternatives=_alternatives(hits),
+        confidence=_confidence(hits),
+    )
+
+
+def _closed(hit: Hit, wrapped: list[tuple[Wrapper, Match]]) -> Match:
+    """A match that takes all there is ends where a layer's closing words begin."""
+    match = hit.match
+    stops = [each.start for wrapper, each in wrapped if wrapper.after and match.start < each.start < match.end]
+    if not hit.open_end or not stops:
+        return match
+    *_, last = match.fields
+    length = len(match.fields[last]) - (match.end - min(stops))
+    fields = match.fields | {last: match.fields[last][: max(0, length)].rstrip(" :\"'`")}
+    return replace(match, end=min(stops), fields=fields)
+
+
+def _confidence(hits: list[Hit]) -> Confidence:
+    best = hits[0].rule
+    if best.tier == "symptom":
+        return "low"
+    rivals = [hit for hit in hits[1:] if hit.rule.tier == best.tier == "cause" and hit.rule.cause != best.cause]
+    return "medium" if best.tier == "generic" or best.also or rivals else "high"
+
+
+def _alternatives(hits: list[Hit]) -> list[Alternative]:
+    causes = load_causes()
+    best = hits[0].rule
+    ranked = [(slug, best.id) for slug in best.also]
+    ranked += [(hit.rule.cause, hit.rule.id) for hit in hits[1:] if hit.rule.tier == best.tier]
+    seen = {best.cause}
+    alternatives = []
+    for slug, rule in ranked:
+        if slug not in seen:
+            seen.add(slug)
+            alternatives.append(Alternative(slug, next(iter(causes[slug].sides), ""), rule))
+    return alternatives
+
+
+def _outermost(wrapped: list[tuple[Wrapper, Match]]) -> list[tuple[Wrapper, Match]]:
+    """Without those that lie within another."""
+    kept: list[tuple[Wrapper, Match]] = []
+    for wrapper, match in wrapped:
+        if not kept or match.start >= kept[-1][1].end:
+            kept.append((wrapper, match))
+    return kept
+
+
+def _diagnosis(
+    record: Record, reading: Reading, wrapped: list[tuple[Wrapper, Match]], match: Match, **what: Any
+) -> Diagnosis:
+    start, end = reading.origin(match.start, match.end)
+    wrapped = _outermost(wrapped)
+    around = [(wrapper, each) for wrapper, each in wrapped if each.end <= match.start or each.start >= match.end]
+    before = [wrapper for wrapper, each in around if each.start < match.start]
+    rule: Rule | None = what["rule"]
+    layers = [wrapper.layer for wrapper in before] + ([rule.layer] if rule else [])
+    runtimes = rule.runtimes if rule else []
+    named = [wrapper.runtime for wrapper, _ in wrapped if wrapper.runtime]
+    runtime = next(
+        (each for each in reversed(named) if not runtimes or each in runtimes),
+        runtimes[0] if len(runtimes) == 1 else None,
+    )
+    stages = [wrapper.stage for wrapper in before if wrapper.stage]
+    times = _TIMES.search(record.text)
+    return Diagnosis(
+        side=what["sides"][0] if what["sides"] else None,
+        decisive=record.text[start:end],
+        span=(record.start + start, record.start + end),
+        layer=layers[0] if layers else "runtime",
+        runtime=runtime,
+        stage=(rule.stage if rule else None) or (stages[-1] if stages else None),
+        wrappers=[reading.text[each.start : each.end] for _, each in around],
+        fields=match.fields,
+        cut=record.cut,
+        count=int(times[1]) if times else 1,
+        **what,
+    )

@@ -1,0 +1,137 @@
+"""What a diagnosis means for a person: what happened, why, how to check it, how to mend it, what shows it again."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from harness.diagnosis.diagnosis import Diagnosis, Report
+from harness.diagnosis.rules import SYMPTOM_ONLY
+from harness.faults.catalogue import load_catalogue, load_causes
+
+SCHEMA = "oci-harness/diagnosis/1"
+FAULTS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """In words, with the text's own paths and values in them."""
+
+    happened: str  # one sentence
+    why: str  # the fact that the rule rests on
+    check: list[str]  # on the node: commands, or how to tell the cause from others
+    fix: str
+    mistaken: str | None
+    faults: list[str]  # of the catalogue: they print such a text; best first
+
+
+class _Fields(string.Formatter):
+    """Fills {fields}; braces of shells and templates that are no field stay as they are."""
+
+    def __init__(self) -> None:
+        self.missing = False
+
+    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
+        if key in kwargs:
+            return kwargs[key]
+        self.missing = True
+        return f"{{{key}}}"
+
+
+def _fill(template: str, fields: dict[str, str]) -> str | None:
+    """None if the text did not hold all the fields that the template wants."""
+    formatter = _Fields()
+    try:
+        filled = formatter.vformat(template, (), fields)
+    except (ValueError, AttributeError, IndexError, KeyError):
+        return template  # a shell's or awk's braces
+    return None if formatter.missing else filled
+
+
+@cache
+def _faults_of(cause: str, variant: str | None) -> tuple[str, ...]:
+    of_cause = [entry for entry in load_catalogue().values() if entry.fault.cause == cause]
+    return tuple(
+        entry.slug for entry in sorted(of_cause, key=lambda entry: (entry.fault.variant != variant, entry.slug))
+    )
+
+
+def faults_of(diagnosis: Diagnosis) -> list[str]:
+    """The catalogue's faults that show this cause: those that print this very text first."""
+    own = diagnosis.rule.faults if diagnosis.rule else []
+    if diagnosis.cause is None or (diagnosis.cause == SYMPTOM_ONLY and not own):
+        return own
+    return list(dict.fromkeys([*own, *_faults_of(diagnosis.cause, diagnosis.variant)]))
+
+
+def explain(diagnosis: Diagnosis) -> Explanation:
+    """Put a diagnosis into words."""
+    if diagnosis.cause is None:
+        return Explanation(
+            happened="A runtime or a layer above it failed, but no rule knows what it says here.",
+            why="Only the words of the layers around the text were recognised.",
+            check=["read the clause above; the runtime's own log (--log FILE, or its caller's journal) may say more"],
+            fix="",
+            mistaken=None,
+            faults=[],
+        )
+    rule, cause = diagnosis.rule, load_causes()[diagnosis.cause]
+    fields = diagnosis.fields
+    happened = _fill(rule.happened, fields) if rule and rule.happened else None
+    commands = [filled for each in (rule.check + rule.collect if rule else []) if (filled := _fill(each, fields))]
+    return Explanation(
+        happened=happened or cause.meaning,
+        why=rule.because if rule else "The text holds no clause of a runtime, only the words of the layers around it.",
+        check=commands or [cause.tell],
+        fix=(rule.fix and _fill(rule.fix, fields)) or cause.fix if rule else cause.fix,
+        mistaken=rule.mistaken if rule else None,
+        faults=faults_of(diagnosis)[:FAULTS_SHOWN],
+    )
+
+
+def to_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """One failure, in the form of the contract; `decisive` is input[span[0]:span[1]], offsets in characters."""
+    told = explain(diagnosis)
+    return {
+        "cause": diagnosis.cause,
+        "variant": diagnosis.variant,
+        "side": diagnosis.side,
+        "sides": diagnosis.sides,
+        "decisive": diagnosis.decisive,
+        "span": list(diagnosis.span),
+        "wrappers": diagnosis.wrappers,
+        "layer": diagnosis.layer,
+        "runtime": diagnosis.runtime,
+        "stage": diagnosis.stage,
+        "fields": diagnosis.fields,
+        "confidence": diagnosis.confidence,
+        "explanation": told.happened,
+        "why": told.why,
+        "check": told.check,
+        "fix": told.fix,
+        "mistaken": told.mistaken,
+        "faults": told.faults,
+        "alternatives": [
+            {"cause": each.cause, "side": each.side, "rule": each.rule} for each in diagnosis.alternatives
+        ],
+        "rule": diagnosis.rule.id if diagnosis.rule else None,
+        "cut": diagnosis.cut,
+        "count": diagnosis.count,
+    }
+
+
+def report_to_json(report: Report) -> dict[str, Any]:
+    """The most telling failure's fields, and under `others` the further ones; `cause` is None if there is none."""
+    if report.primary is None:
+        nothing = {
+            "cause": None,
+            "side": None,
+            "decisive": "",
+            "span": [0, 0],
+            "explanation": "No failure was found in the text.",
+        }
+        return {"schema": SCHEMA, **nothing, "count": 0, "others": []}
+    first, *rest = report.failures
+    return {"schema": SCHEMA, **to_json(first), "others": [to_json(each) for each in rest], "unlisted": report.others}
