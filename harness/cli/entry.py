@@ -15,9 +15,11 @@ COMMANDS = {
     "diagnose": ("diagnose", "diagnose", "Name the cause in an error text, and what to do about it."),
     "exec": ("verbs", "exec_", "Run a command in a running container."),
     "gc": ("gc", "gc", "Remove what dead runs left behind."),
+    "host": ("host", "host", "Show this host's facts, and with --node what is wrong with it."),
     "inspect": ("inspect", "inspect", "Show cgroup and namespace state of a container or process."),
     "kill": ("verbs", "kill", "Send a signal to a container's init."),
     "list": ("verbs", "list_", "List the containers made with create or run --detach."),
+    "minimize": ("minimize", "minimize", "Find the smallest config.json that fails for the same cause."),
     "pause": ("verbs", "pause", "Freeze a container."),
     "ps": ("verbs", "ps", "List the processes in a container."),
     "reproduce": ("reproduce", "reproduce", "Make a failure of the catalogue happen, and prove its cause."),
@@ -26,6 +28,7 @@ COMMANDS = {
     "runtimes": ("runtimes", "runtimes", "List the runtimes found on this host."),
     "start": ("verbs", "start", "Start a created container."),
     "state": ("verbs", "state", "Show a container's state."),
+    "trace": ("trace", "trace", "Show where the milliseconds of a container's start go."),
 }
 
 

@@ -43,6 +43,7 @@ def gc(dry_run: bool, kept: bool, as_json: bool, output: str | None) -> int:
             verb = "would remove" if dry_run else ("could not remove all of" if run.name in failed else "removed")
             click.echo(
                 f"{verb} {run.name}: {len(run.processes)} processes, {len(run.cgroups)} cgroups"
+                + (", a trace instance" if run.trace_instance else "")
                 + (f", {run.directory}" if run.directory else "")
             )
         for lines in failed.values():

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect
 from harness.errors import HarnessError
-from harness.kernel import procfs
+from harness.kernel import procfs, tracefs
 from harness.process.children import kill_processes
 from harness.runtime.workspace import (
     KEPT_PREFIX,
@@ -37,6 +37,7 @@ class Leftover:
     directory: Path | None
     cgroups: tuple[str, ...]
     processes: tuple[procfs.ProcessStat, ...]
+    trace_instance: bool = False  # of tracefs, with the run's name
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -45,6 +46,7 @@ class Leftover:
             "directory": None if self.directory is None else str(self.directory),
             "cgroups": list(self.cgroups),
             "processes": [{"pid": stat.pid, "comm": stat.comm} for stat in self.processes],
+            "trace_instance": self.trace_instance,
         }
 
 
@@ -84,18 +86,20 @@ def _run_name(path: str) -> str:
 
 
 def find_leftovers(layout: Layout | None = None) -> list[Leftover]:
-    """Every run that has a directory, a cgroup or a process here, live ones included."""
+    """Every run that has a directory, a cgroup, a trace instance or a process here, live ones included."""
     layout = layout or detect()
     base = base_directory()
     directories = {path.name: path for path in base.glob(f"{PREFIX}*") if path.is_dir()}
     cgroups: dict[str, set[str]] = {}
     for path in groups.find(layout, PREFIX):
         cgroups.setdefault(_run_name(path), set()).add(path)
+    instances = set(tracefs.find_instances(PREFIX))
     found = []
-    for name in sorted({*directories, *cgroups} - {""}):
+    for name in sorted({*directories, *cgroups, *instances} - {""}):
         stats = procfs.processes_naming(name, ignore=frozenset({os.getpid()}))
         fate = _fate(name, directories.get(name), stats)
-        found.append(Leftover(name, fate, directories.get(name), tuple(sorted(cgroups.get(name, ()))), tuple(stats)))
+        own = tuple(sorted(cgroups.get(name, ())))
+        found.append(Leftover(name, fate, directories.get(name), own, tuple(stats), name in instances))
     return found
 
 
@@ -146,7 +150,10 @@ def remove_run(name: str, directory: Path | None, layout: Layout) -> tuple[str, 
 
 def remove(leftover: Leftover, layout: Layout | None = None) -> Removal:
     """Remove all that a dead run left."""
-    return Removal(leftover, remove_run(leftover.name, leftover.directory, layout or detect()))
+    failed: tuple[str, ...] = ()
+    if leftover.trace_instance:
+        failed = _attempt(f"trace instance {leftover.name}", partial(tracefs.remove_instance, leftover.name))
+    return Removal(leftover, failed + remove_run(leftover.name, leftover.directory, layout or detect()))
 
 
 def collect(kept: bool = False) -> Iterator[Removal]:
