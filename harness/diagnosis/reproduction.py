@@ -81,11 +81,12 @@ def _nearest_first(entries: list[Entry], diagnosis: Diagnosis) -> list[Entry]:
     """The faults whose own words are most of those in the text; of equal ones the catalogue's order stays."""
     heard = _words(f"{diagnosis.decisive} {' '.join(diagnosis.fields.values())}")
 
-    def shared(entry: Entry) -> int:
+    def shared(entry: Entry) -> tuple[bool, int]:
         fault = entry.fault
         clauses = " ".join(f"{expect.clause or ''} {expect.stderr or ''}" for expect in fault.expect)
         pointers = " ".join(patch.pointer for patch in fault.break_.config)
-        return len(heard & _words(f"{entry.slug} {fault.title} {pointers} {clauses}"))
+        own_stage = any(expect.stage == (diagnosis.stage or "create") for expect in fault.expect)
+        return own_stage, len(heard & _words(f"{entry.slug} {fault.title} {pointers} {clauses}"))
 
     return sorted(entries, key=shared, reverse=True)
 
@@ -182,8 +183,9 @@ def instantiate(entry: Entry, own: dict[str, str], wanted: dict[str, str]) -> tu
             before, old, new = "${work}", f"/{shown.rpartition(WORK)[2]}", f"/{new.lstrip('/')}"
         elif old.startswith("/") and any(old in step for step in _strings(document["break"].get("node", []))):
             continue
-        changed = {key: _replace(document[key], before + old, before + new) for key in ("break", "heal")}
-        if len(old) > 1 and len(new) > 1 and changed["break"] != document["break"]:
+        keys = [key for key in ("break", "heal", "exec_command") if key in document]
+        changed = {key: _replace(document[key], before + old, before + new) for key in keys}
+        if old and len(new) > len(before and "/") and any(changed[key] != document[key] for key in keys):
             document.update(changed)
             document["expect"] = _replace(document["expect"], old, new)
             replaced[name] = old, new
@@ -211,7 +213,7 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _replace(value: Any, old: str, new: str, key: str = "") -> Any:
     if isinstance(value, str):
-        before = "" if "/" in old else r"(?<![\w./-])"
+        before = "" if "/" in old else r"(?<![\w.-])" if old.isalpha() else r"(?<![\w./-])"
         escaped = key in _REGEX_KEYS
         spellings = {re.escape(old), re.escape(re.escape(old))} if escaped else {re.escape(old)}
         text = re.escape(new) if escaped else new
