@@ -108,13 +108,12 @@ def diagnose_lines(lines: Iterable[str]) -> Report:
 def diagnose_record(record: Record, book: RuleBook) -> Diagnosis | None:
     """Name the failure of one record; None if the record speaks of none."""
     reading = read(record.text)
-    hits = book.hits(reading)
+    hits, wrapped = book.matches(reading)
     if (not hits or hits[0].rule.tier != "cause") and "\n" in record.text.strip():
         rejoined = read(record.text, rejoin=True)
-        better = book.hits(rejoined)
+        better, around = book.matches(rejoined)
         if better and (not hits or better[0].order < hits[0].order):
-            reading, hits = rejoined, better
-    wrapped = book.wrapped(reading)
+            reading, hits, wrapped = rejoined, better, around
     if not hits:
         rest = leftover(reading, wrapped, book)
         if rest is None:

@@ -17,12 +17,13 @@ class Index(Generic[T]):
     def __init__(self, entries: Iterable[tuple[Template, T]]) -> None:
         import re2
 
-        self._by_key: dict[bytes, list[tuple[Template, T]]] = defaultdict(list)
+        # by the literal that tells most: what else must be there, the template, its purpose
+        self._by_key: dict[bytes, list[tuple[list[frozenset[bytes]], Template, T]]] = defaultdict(list)
         literals: set[bytes] = set()
         for template, purpose in entries:
             literals |= frozenset().union(*template.required)
             for literal in template.required[0]:
-                self._by_key[literal].append((template, purpose))
+                self._by_key[literal].append((template.required[1:], template, purpose))
         options = re2.Options()
         options.literal = True
         options.max_mem = 64 << 20
@@ -35,9 +36,13 @@ class Index(Generic[T]):
     def candidates(self, hay: bytes) -> list[tuple[Template, T]]:
         """Those of which all the literal text is in `hay`, in no order; one may come twice."""
         present = {self._literals[number] for number in self._set.Match(hay) or ()}
-        return [
-            entry
-            for literal in present
-            for entry in self._by_key.get(literal, ())
-            if not any(present.isdisjoint(group) for group in entry[0].required)
-        ]
+        found = []
+        missing = present.isdisjoint
+        for literal in self._by_key.keys() & present:
+            for others, template, purpose in self._by_key[literal]:
+                for group in others:
+                    if missing(group):
+                        break
+                else:
+                    found.append((template, purpose))
+        return found

@@ -118,16 +118,21 @@ class RuleBook:
                 self._extra[number] = sum(each.literal for each in needed)
         of_rules = [(Template(each, rule.id), number) for number, rule in enumerate(rules) for each in rule.says]
         of_wrappers = [(Template(each, wrapper.id), wrapper) for wrapper in wrappers for each in wrapper.says]
-        self._hiding = [template for template, wrapper in of_wrappers if wrapper.hide]
         self._openings = sorted({template.opening for template, _ in [*of_rules, *of_wrappers]})
-        self._rules = Index(of_rules)
-        self._wrappers = Index(of_wrappers)
+        self._index = Index[int | Wrapper]([*of_rules, *of_wrappers])
 
-    def hits(self, reading: Reading) -> list[Hit]:
-        """The rules that hold for a reading, best first; of one rule's templates the best."""
-        text, hay = reading.text, self._hidden(reading)
+    def matches(self, reading: Reading) -> tuple[list[Hit], list[tuple[Wrapper, Match]]]:
+        """The rules that hold for a reading, best first, and every wrapper in it, from left to right."""
+        found = self._index.candidates(reading.hay)
+        of_rules = [(template, purpose) for template, purpose in found if isinstance(purpose, int)]
+        of_wrappers = [(template, purpose) for template, purpose in found if not isinstance(purpose, int)]
+        return self._hits(reading, of_rules, _hidden(reading, of_wrappers)), _wrapped(reading, of_wrappers)
+
+    def _hits(self, reading: Reading, candidates: list[tuple[Template, int]], hay: bytes) -> list[Hit]:
+        """Of one rule's templates the best. `hay`: what rules may see of the reading."""
+        text = reading.text
         found: dict[int, Hit] = {}
-        for template, number in self._rules.candidates(hay):
+        for template, number in candidates:
             before = found.get(number)
             literal = template.literal + self._extra.get(number, 0)
             if before is not None and before.literal >= literal:
@@ -136,15 +141,6 @@ class RuleBook:
             if match is not None and (before is not None or self._holds(number, text, reading.hay)):
                 found[number] = Hit(self.rules[number], match, literal, template.open_end)
         return sorted(found.values(), key=lambda hit: hit.order)
-
-    def _hidden(self, reading: Reading) -> bytes:
-        """The text without what looks like a cause and is none, every other character in its place."""
-        hay = reading.hay
-        for template in self._hiding:
-            match = template.find(reading.text, hay) if template.possible(hay) else None
-            if match is not None:
-                hay = hay[: match.start] + b" " * (match.end - match.start) + hay[match.end :]
-        return hay
 
     def cut_short(self, words: str) -> bool:
         """Whether these words are how a rule or a wrapper begins: what follows was cut off."""
@@ -158,18 +154,28 @@ class RuleBook:
             each.possible(hay) and each.find(text, hay) for each in unless
         )
 
-    def wrapped(self, reading: Reading) -> list[tuple[Wrapper, Match]]:
-        """Every wrapper in a reading, from left to right."""
-        found: list[tuple[Wrapper, Match]] = []
-        for template, wrapper in self._wrappers.candidates(reading.hay):
-            position = 0
-            while len(found) < MOST_WRAPPERS:
-                match = template.find(reading.text, reading.hay, position)
-                if match is None:
-                    break
-                found.append((wrapper, match))
-                position = match.end
-        return sorted(found, key=lambda each: (each[1].start, -each[1].end))
+
+def _hidden(reading: Reading, candidates: list[tuple[Template, Wrapper]]) -> bytes:
+    """The text without what looks like a cause and is none, every other character in its place."""
+    hay = reading.hay
+    for template, wrapper in candidates:
+        match = template.find(reading.text, hay) if wrapper.hide else None
+        if match is not None:
+            hay = hay[: match.start] + b" " * (match.end - match.start) + hay[match.end :]
+    return hay
+
+
+def _wrapped(reading: Reading, candidates: list[tuple[Template, Wrapper]]) -> list[tuple[Wrapper, Match]]:
+    found: list[tuple[Wrapper, Match]] = []
+    for template, wrapper in candidates:
+        position = 0
+        while len(found) < MOST_WRAPPERS:
+            match = template.find(reading.text, reading.hay, position)
+            if match is None:
+                break
+            found.append((wrapper, match))
+            position = match.end
+    return sorted(found, key=lambda each: (each[1].start, -each[1].end))
 
 
 def _check(rule: Rule, source: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import pytest
 from hypothesis import given
@@ -65,6 +65,21 @@ def test_order_is_drawn(order: Order) -> None:
     assert 150 < firsts["a"] < 250
     rounds = make_plan(["a", "b", "c"], 300, 0, 7)
     assert all(60 < count < 140 for count in Counter(turn.runtime for turn in rounds[::3]).values())
+
+
+@pytest.mark.parametrize("names", ["ab", "abc", "abcd", "abcde"])
+def test_balanced(names: str) -> None:
+    """In each set of rounds each runtime is in each place, and right after each other one in a round, equally often."""
+    size = len(names) * (1 + len(names) % 2)
+    plan = make_plan(list(names), 3 * size, 0, 5)
+    for start in range(0, len(plan), size * len(names)):
+        part = [turn.runtime for turn in plan[start : start + size * len(names)]]
+        rounds = [part[at : at + len(names)] for at in range(0, len(part), len(names))]
+        places = Counter((place, name) for each in rounds for place, name in enumerate(each))
+        followers = Counter(pair for each in rounds for pair in pairwise(each))
+        assert set(places.values()) == {size // len(names)}
+        assert len(followers) == len(names) * (len(names) - 1)
+        assert len(set(followers.values())) == 1
 
 
 def test_names_are_left_alone() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from harness.bench.caveats import CAVEATS, find_caveats
+from harness.bench.caveats import CAVEATS, find_caveats, find_host_caveats
 from harness.bench.lifecycle import Sample
 from harness.bench.plan import Turn
 from harness.bench.result import ALL_STAGES, Result
@@ -19,7 +20,7 @@ ENVIRONMENT: dict[str, Any] = {
     "load_before": 0.1,
     "rcu_normal": "0",
 }
-SETTINGS: dict[str, Any] = {"parallel": 1, "order": "interleaved", "runs": 30, "warmup": 0, "seed": 1}
+SETTINGS: dict[str, Any] = {"parallel": 1, "order": "interleaved", "runs": 30, "warmup": 2, "seed": 1}
 
 
 def sample(runtime: str, index: int, create: int = 10_000_000, **more: Any) -> Sample:
@@ -48,12 +49,27 @@ def result(
     """A result that deserves no caveat but for `changes`: {"cpu.governor": ..., "settings.order": ...}."""
     environment, settings = copy.deepcopy(ENVIRONMENT), dict(SETTINGS)
     for name, value in changes.items():
+        if name == "runtimes_":  # of the environment; `runtimes` are the names
+            environment["runtimes"] = [value]
+            continue
         place, _, key = name.rpartition("__")
         target = settings if place == "settings" else environment[place] if place else environment
         target[key] = value
     if samples is None:
         samples = [sample(name, index, 10_000_000 + index) for index in range(30) for name in runtimes]
     return Result(settings, environment, list(runtimes), samples, interrupted=interrupted)
+
+
+def with_(**changes: Any) -> Result:
+    """As result(), with fields of the result itself changed."""
+    return replace(result(), **changes)
+
+
+SEQUENCE = "abbaab" * 10  # each follows itself and the other
+
+
+def placed(name: str, at: int, create: int) -> Sample:
+    return replace(sample(name, at // 2, create), turn=Turn(name, at // 2, at))
 
 
 def caveats(found: Result) -> dict[str, str]:
@@ -90,6 +106,59 @@ DOUBTS: dict[str, tuple[Result, str]] = {
     "blocked-order": (result(settings__order="blocked"), "blocked order"),
     "governor": (result(cpu__governor="powersave"), "powersave, not performance"),
     "rcu-normal": (result(rcu_normal="1"), "rcu_normal is set"),
+    "max-time": (with_(ended="max-time"), "all 30 runs"),
+    "outliers": (
+        result([sample(n, i, 10**7 * (1 + (i == 5)) + i * 1000) for i in range(30) for n in "ab"]),
+        "2 of 60 samples are outliers, and kept; something else was recorded to be unusual in 2 of them",
+    ),
+    "null-differs": (
+        result(
+            [sample("a", i) for i in range(30)] + [sample("a~again", i, 11_000_000 + i % 3) for i in range(30)], ("a",)
+        ),
+        "differs from itself in 3 of 6 comparisons (a create 1.100, a first_instruction 1.083, a whole 1.056)",
+    ),
+    "carry-over": (
+        result(
+            [
+                placed(name, at, 10**7 * (1 + (name == "b" and at > 0 and SEQUENCE[at - 1] == "a")))
+                for at, name in enumerate(SEQUENCE)
+            ]
+        ),
+        "b's create takes 2.00 times as long after a; b's whole takes 1.56 times as long after a",
+    ),
+    "netns-churn": (
+        result(net_namespaces_before=3, net_namespaces_after=9),
+        "6 network namespaces more than before",
+    ),
+    "busy": (
+        result([sample(n, i, disturbance={"other_cpu_ns": 12_000_000}) for i in range(30) for n in "ab"]),
+        "used 67% of a CPU",
+    ),
+    "stolen": (
+        result([sample(n, i, disturbance={"steal_ns": 1_800_000}) for i in range(30) for n in "ab"]),
+        "took 10.0% of the time",
+    ),
+    "no-warm-up": (result(settings__warmup=0), "no warm-up"),
+    "cold-cache": (result(settings__cold=True, settings__warmup=0), "the page cache was dropped"),
+    "boost": (result(cpu__boost=True), "CPU boost is on"),
+    "rcu-expedited": (result(rcu_expedited="1"), "rcu_expedited is set"),
+    "no-favordynmods": (
+        result(cgroup={"view": "host", "mode": "unified", "steps": [], "refused": {}}, favordynmods=False),
+        "without favordynmods",
+    ),
+    "cgroup-v1": (
+        result(cgroup={"view": "host", "mode": "legacy", "steps": [], "refused": {}}),
+        "moved into every hierarchy",
+    ),
+    "copies-itself": (
+        result(
+            runtimes_={"name": "runc", "version": "1.1.5", "binary": {"bytes": 8_752_456}, "copies_itself": True},
+        ),
+        "runc 1.1.5 copies its binary (8.8 MB) in each create",
+    ),
+    "lsm": (result(lsm=["capability", "apparmor", "landlock"]), "LSM apparmor:"),
+    "seccomp-notify": (result(config={"seccomp_notify": True}), "the agent behind the socket"),
+    "under-seccomp": (result(own_seccomp_filters=2), "under 2 seccomp filters"),
     "rootfs-not-overlay": (
         result([sample(name, i, rootfs="copy" if name == "b" else "overlay") for i in range(30) for name in "ab"]),
         "rootfs by copy, overlay, not overlay",
@@ -132,12 +201,29 @@ def test_caveat(name: str) -> None:
         ("oversubscribed", result(settings__parallel=2)),
         ("blocked-order", result([sample("a", i) for i in range(30)], ("a",), settings__order="blocked")),
         ("wide-spread", result([sample(n, i, 10**7 + (i >= 27) * 4 * 10**6) for i in range(30) for n in "ab"])),
+        ("max-time", with_(ended="until-ci")),
+        ("netns-churn", result(net_namespaces_before=3, net_namespaces_after=5)),
+        ("netns-churn", result(net_namespaces_before=None, net_namespaces_after=None)),
+        ("copies-itself", result(runtimes_={"name": "crun", "copies_itself": None})),
+        ("no-favordynmods", result(cgroup={"view": "host", "mode": "unified", "steps": []}, favordynmods=True)),
+        ("no-favordynmods", result(cgroup={"view": "host", "mode": "unified", "steps": []}, favordynmods=None)),
+        ("lsm", result(lsm=["capability", "landlock", "yama"])),
+        ("boost", result(cpu__boost=None)),
         ("rootfs-not-overlay", result([sample(name, i, rootfs="") for i in range(30) for name in "ab"])),
     ],
 )
 def test_not_yet(name: str, found: Result) -> None:
     """Just below the limit there is no caveat."""
     assert name not in caveats(found)
+
+
+@pytest.mark.parametrize("name", [caveat.id for caveat in CAVEATS if caveat.of_host])
+def test_caveats_of_the_host(name: str) -> None:
+    """What follows from the environment alone is told for experiments without samples too, in the same words."""
+    found, _ = DOUBTS[name]
+    assert {each["id"]: each["message"] for each in find_host_caveats(found.environment)} == {
+        name: caveats(found)[name]
+    }
 
 
 def test_nothing_measured() -> None:
@@ -180,6 +266,11 @@ def test_contract() -> None:
         assert {"a", "b", "stage", "ratio", "ci95", "verdict"} <= set(each)
         assert each["verdict"] in ("a-faster", "b-faster", "no-detectable-difference")
         assert (each["a"], each["b"], each["n"]) == ("a", "b", 30)
+        assert 0 < each["p_value"] <= 1
+        assert 0 <= each["b_faster_share"] <= 1
+        assert each["minimum_detectable"] >= 0
+    assert (as_json["null"], as_json["carry_over"], as_json["outliers"]) == ({}, [], [])
+    assert as_json["ended"] == "planned"
 
 
 def test_comparison_pairs_rounds() -> None:
@@ -188,7 +279,36 @@ def test_comparison_pairs_rounds() -> None:
     samples += [sample("c", 100)]
     found = result(samples, ("a", "b", "c"))
     assert {(each.a, each.b, each.n) for each in found.comparisons} == {("a", "b", 4)}
-    assert next(each for each in found.comparisons if each.stage == "create_ns").ratio == 2
+    assert next(each for each in found.comparisons if each.stage == "create_ns").ratio == pytest.approx(2)
     assert len(found.of("b")) == 8
     assert found.values("b", "create_ns") == [2 * 10**7] * 7
     assert found.values("b", "kill_ns") == []
+
+
+def test_an_outlier_tells_what_was_different() -> None:
+    """A slow sample is kept in the summary, and named with the stage that was slow and what else happened meanwhile."""
+    samples = [sample("a", i, 10**7 + i * 1000, disturbance={"steal_ns": 0, "forks": 5}) for i in range(30)]
+    samples[7] = sample("a", 7, 9 * 10**7, disturbance={"steal_ns": 70_000_000, "forks": 5})
+    found = result(samples, ("a",))
+    (outlier,) = found.outliers
+    assert (outlier.runtime, outlier.order, outlier.whole_ns) == ("a", 7, 98_000_000)
+    assert outlier.times_usual == pytest.approx(5.4, abs=0.1)
+    assert {each.what for each in outlier.different} == {"create_ns", "steal_ns"}
+    steal = next(each for each in outlier.different if each.what == "steal_ns")
+    assert (steal.value, steal.usual) == (70_000_000, 0)
+    assert found.summary["a"]["whole_ns"].max_ns == 98_000_000
+    assert found.to_json()["outliers"][0]["different"][0].keys() == {"what", "value", "usual"}
+
+
+@pytest.mark.parametrize("n", [0, 1, 9])
+def test_too_few_for_outliers(n: int) -> None:
+    """Without enough samples to tell what is usual nothing is called an outlier."""
+    assert result([sample("a", i, 10**7 * (1 + 9 * (i == 0))) for i in range(n)], ("a",)).outliers == []
+
+
+def test_a_pair_that_overlaps_says_nothing_of_neighbours() -> None:
+    """Carry-over is told only where one lifecycle ran at a time, and only against enough samples after itself."""
+    samples = [placed(name, at, 10**7) for at, name in enumerate(SEQUENCE)]
+    assert {(each.runtime, each.after) for each in result(samples).carry_over} == {("a", "b"), ("b", "a")}
+    assert result(samples, settings__parallel=2).carry_over == []
+    assert result([placed(name, at, 10**7) for at, name in enumerate("ab" * 20)]).carry_over == []

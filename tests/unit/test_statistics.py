@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.bench.statistics import compare, summarize
+from harness.bench.statistics import compare, compare_independent, marginal, summarize, unusual
 
 TIMES = st.integers(1, 10**12)
 SLOW = settings(max_examples=25, deadline=None)
@@ -79,6 +79,7 @@ def test_identical(values: list[int]) -> None:
     """The same times twice are a ratio of 1 and no difference, zeros included."""
     found = compare("a", "b", "exit_ns", [(value, value) for value in values])
     assert (found.ratio, found.ci95, found.verdict) == (1.0, (1.0, 1.0), "no-detectable-difference")
+    assert (found.p_value, found.b_faster_share) == (1.0, 0.5)
     assert (found.a, found.b, found.stage, found.n) == ("a", "b", "exit_ns", len(values))
 
 
@@ -117,12 +118,13 @@ def test_no_difference_is_seldom_seen() -> None:
     assert false_alarms <= 7
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6])
 def test_few_rounds(n: int) -> None:
-    """Fewer than five rounds never show a difference, however large it looks."""
+    """Fewer than six rounds never show a difference, however large it looks, and none that they could have shown."""
     found = compare("a", "b", "create_ns", [(10**6, 10**8)] * n)
-    assert found.verdict == ("no-detectable-difference" if n < 5 else "a-faster")
-    assert found.ratio == 100
+    assert found.verdict == ("no-detectable-difference" if n < 6 else "a-faster")
+    assert found.ratio == pytest.approx(100)
+    assert (found.minimum_detectable is None) == (n < 6)
 
 
 def test_slow_rounds_hit_both() -> None:
@@ -167,4 +169,100 @@ def test_json() -> None:
     assert isinstance(summary["ci95_ns"], list)
     comparison = json.loads(json.dumps(compare("a", "b", "create_ns", [(1, 2)] * 6).to_json(), allow_nan=False))
     assert {"a", "b", "stage", "ratio", "ci95", "verdict"} <= set(comparison)
-    assert comparison["ci95"] == [2.0, 2.0]
+    assert comparison["ci95"] == pytest.approx([2.0, 2.0])
+
+
+def test_who_ran_first_is_taken_out() -> None:
+    """A steady price of running second does not hide a difference between the two, nor widen its interval."""
+    draw = random.Random(5)
+    first = [index % 2 == 0 for index in range(60)]
+    pairs = []
+    for a_first in first:
+        a, b = 1e7 * draw.lognormvariate(0, 0.03), 1.04e7 * draw.lognormvariate(0, 0.03)
+        pairs.append((int(a * (1 if a_first else 1.5)), int(b * (1.5 if a_first else 1))))
+    blind, told = (compare("a", "b", "s", pairs, a_first=known) for known in (None, first))
+    assert blind.verdict == "no-detectable-difference"
+    assert told.verdict == "a-faster"
+    assert told.ratio == pytest.approx(1.04, abs=0.02)
+    assert told.ci95[1] - told.ci95[0] < (blind.ci95[1] - blind.ci95[0]) / 4
+
+
+def test_wild_times_do_not_matter() -> None:
+    """One time in ten that is a hundred times too long moves neither the ratio nor the verdict."""
+    draw = random.Random(6)
+    pairs = list(zip(noisy(10**7, 100, 1), noisy(1.1e7, 100, 2), strict=True))
+    wild = [(left * 100, right) if draw.random() < 0.1 else (left, right) for left, right in pairs]
+    calm, found = compare("a", "b", "s", pairs), compare("a", "b", "s", wild)
+    assert found.ratio == pytest.approx(calm.ratio, rel=0.02)
+    assert found.verdict == calm.verdict == "a-faster"
+
+
+def test_minimum_detectable() -> None:
+    """A true difference as large as the smallest detectable one is found in about four of five runs of that noise."""
+    least = compare("a", "b", "s", list(zip(noisy(10**7, 60, 1), noisy(10**7, 60, 2), strict=True))).minimum_detectable
+    assert least is not None
+    assert 0.01 < least < 0.06
+    found = 0
+    for seed in range(60):
+        left, right = noisy(10**7, 60, seed), noisy(10**7 * (1 + least), 60, seed + 500)
+        found += compare("a", "b", "s", list(zip(left, right, strict=True))).verdict == "a-faster"
+    assert 38 <= found <= 57
+
+
+def test_p_value_and_effect() -> None:
+    """A clear difference has a small p-value and a share of wins near 1; the same thing twice neither."""
+    clear = compare("a", "b", "s", list(zip(noisy(10**7, 40, 1), noisy(8 * 10**6, 40, 2), strict=True)))
+    assert clear.p_value < 0.001
+    assert clear.b_faster_share > 0.95
+    same = compare("a", "b", "s", list(zip(noisy(10**7, 40, 3), noisy(10**7, 40, 4), strict=True)))
+    assert same.p_value > 0.05
+    assert 0.3 < same.b_faster_share < 0.7
+
+
+def test_independent_samples() -> None:
+    """Samples that no round ties together: a clear difference is found, sizes may differ, swapped sides mirror it."""
+    left, right = noisy(10**7, 50, 1), noisy(1.3e7, 30, 2)
+    found, mirrored = compare_independent("a", "b", "s", left, right), compare_independent("b", "a", "s", right, left)
+    assert found.ratio == pytest.approx(1.3, rel=0.05)
+    assert found.ci95[0] < found.ratio < found.ci95[1]
+    assert (found.verdict, found.n) == ("a-faster", 30)
+    assert mirrored.verdict == "a-faster".replace("a-", "b-")
+    assert mirrored.ratio == pytest.approx(1 / found.ratio)
+    assert found.b_faster_share == pytest.approx(1 - mirrored.b_faster_share)
+    assert compare_independent("a", "b", "s", left, left).verdict == "no-detectable-difference"
+    with pytest.raises(ValueError, match="no values"):
+        compare_independent("a", "b", "s", left, [])
+
+
+def test_independent_intervals_cover_the_truth() -> None:
+    """In about 95 of 100 experiments with sides of unequal size the interval has the true ratio in it."""
+    hits = 0
+    for seed in range(60):
+        found = compare_independent("a", "b", "s", noisy(10**7, 30, seed, 0.2), noisy(10**7, 45, seed + 900, 0.2))
+        hits += found.ci95[0] <= 1 <= found.ci95[1]
+    assert hits >= 52
+
+
+def test_marginal_costs() -> None:
+    """The regression finds what each of several parts adds, through outliers, and tells a part that adds nothing."""
+    draw = random.Random(8)
+    costs = [10e6, 3e6, 0.0, -1e6]
+    rows, times = [], []
+    for _ in range(300):
+        row = [1.0, *(float(draw.random() < 0.5) for _ in costs[1:])]
+        time = sum(value * cost for value, cost in zip(row, costs, strict=True)) + draw.gauss(0, 0.5e6)
+        rows.append(row)
+        times.append(int(time * (8 if draw.random() < 0.05 else 1)))
+    found, intervals, residual = marginal(rows, times)
+    for value, cost, (low, high) in zip(found, costs, intervals, strict=True):
+        assert value == pytest.approx(cost, abs=0.3e6)
+        assert low < value < high
+    assert intervals[1][0] > 0 > intervals[3][1]
+    assert intervals[2][0] < 0 < intervals[2][1]
+    assert 0.4e6 < residual < 0.7e6
+
+
+def test_unusual() -> None:
+    """The distance of a value from the others is in their own robust spread; without one nothing is unusual."""
+    assert unusual([10.0, 11.0, 9.0, 10.0, 12.0, 8.0, 100.0])[-1] > 20
+    assert unusual([5.0, 5.0, 5.0, 9.0]) == [0, 0, 0, 0]
