@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 FEW_SAMPLES = 30
 NOISY_SPREAD = 0.5  # (p95 - median) / median of create
+CHURN = 3  # network namespaces more than before
+CARRY_OVER = 0.05  # of the time after itself
+STOLEN = 0.01  # of the samples' time
+BUSY = 0.5  # of one CPU
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +23,7 @@ class Caveat:
 
     id: str
     applies: Callable[[Result], str | None]
+    of_host: bool = False  # needs nothing but the environment
 
 
 def _view(result: Result) -> str | None:
@@ -113,23 +118,190 @@ def _rcu(result: Result) -> str | None:
     return "rcu_normal is set: cgroup changes wait for whole grace periods (60 to 120 ms a create)"
 
 
+def _expedited(result: Result) -> str | None:
+    if result.environment.get("rcu_expedited") != "1":
+        return None
+    return "rcu_expedited is set: changes of namespaces and cgroups wait less than on a kernel as it comes"
+
+
+def _dynmods(result: Result) -> str | None:
+    if result.environment["cgroup"].get("mode") != "unified" or result.environment.get("favordynmods") is not False:
+        return None
+    return "cgroup2 is mounted without favordynmods: a move into a cgroup may wait for an RCU grace period"
+
+
+def _cgroup_v1(result: Result) -> str | None:
+    if result.environment["cgroup"].get("mode") not in ("legacy", "hybrid"):
+        return None
+    return (
+        "cgroup v1: a process is moved into every hierarchy after it was born (no clone into a cgroup); "
+        "figures of a unified host differ"
+    )
+
+
+def _self_copy(result: Result) -> str | None:
+    copies = [
+        f"{runtime['name']} {runtime['version']} copies its binary ({runtime['binary']['bytes'] / 1e6:.1f} MB)"
+        for runtime in result.environment.get("runtimes", ())
+        if runtime.get("copies_itself")
+    ]
+    return f"{', '.join(copies)} in each create, against CVE-2019-5736; 1.2 and later need not" if copies else None
+
+
+def _lsm(result: Result) -> str | None:
+    major = sorted(set(result.environment.get("lsm") or ()) & {"apparmor", "selinux", "smack", "tomoyo", "bpf"})
+    return f"LSM {', '.join(major)}: its hooks and labels are part of the times" if major else None
+
+
+def _boost(result: Result) -> str | None:
+    boost = result.environment["cpu"].get("boost")
+    return "CPU boost is on: the frequency depends on heat and on what other cores do" if boost else None
+
+
+def _filtered(result: Result) -> str | None:
+    count = result.environment.get("own_seccomp_filters")
+    return f"this process is itself under {count} seccomp filters, and so is all that it starts" if count else None
+
+
+def _notify(result: Result) -> str | None:
+    if not (result.environment.get("config") or {}).get("seccomp_notify"):
+        return None
+    return "seccomp notify: the agent behind the socket is part of the times"
+
+
+def _cold(result: Result) -> str | None:
+    return (
+        "the page cache was dropped before each lifecycle: the disk is part of the times"
+        if result.settings.get("cold")
+        else None
+    )
+
+
+def _first_ones(result: Result) -> str | None:
+    if result.settings["warmup"] or result.settings.get("cold"):
+        return None
+    return "no warm-up: the first lifecycles may have found the page cache cold"
+
+
+def _churn(result: Result) -> str | None:
+    before, after = (result.environment.get(f"net_namespaces_{when}") for when in ("before", "after"))
+    if before is None or after is None or after - before < CHURN:
+        return None
+    return (
+        f"{after - before} network namespaces more than before were not torn down yet at the end: starts paid for "
+        "containers that had gone; try --pause-ms 10"
+    )
+
+
+def _carry_over(result: Result) -> str | None:
+    found = [each for each in result.carry_over if each.found and abs(each.ratio - 1) > CARRY_OVER]
+    if not found:
+        return None
+    told = "; ".join(
+        f"{each.runtime}'s {each.stage.removesuffix('_ns')} takes {each.ratio:.2f} times as long after {each.after}"
+        for each in found
+    )
+    return f"a neighbour's clean-up is part of the times ({told}, against after itself); try --pause-ms 10"
+
+
+def _null(result: Result) -> str | None:
+    differ = [
+        f"{name} {each.stage.removesuffix('_ns')} {each.ratio:.3f}"
+        for name, found in result.null.items()
+        for each in found
+        if each.verdict != "no-detectable-difference"
+    ]
+    if not differ:
+        return None
+    told = ", ".join(differ)
+    total = sum(len(found) for found in result.null.values())
+    return f"a runtime differs from itself in {len(differ)} of {total} comparisons ({told}); 1 in 20 is chance"
+
+
+def _disturbed(result: Result, name: str) -> float | None:
+    """Sum of a recorded quantity by the samples' whole time."""
+    pairs = [
+        (sample.disturbance[name], whole)
+        for sample in result.samples
+        if name in sample.disturbance and (whole := sample.stages.get("whole_ns"))
+    ]
+    return sum(value for value, _ in pairs) / sum(whole for _, whole in pairs) if pairs else None
+
+
+def _stolen(result: Result) -> str | None:
+    share = _disturbed(result, "steal_ns")
+    return f"the hypervisor took {share:.1%} of the time for others" if share and share > STOLEN else None
+
+
+def _busy(result: Result) -> str | None:
+    share = _disturbed(result, "other_cpu_ns")
+    if share is None or share < BUSY or result.settings["parallel"] > 1:
+        return None
+    return f"others (processes, kernel threads, the containers) used {share:.0%} of a CPU while samples were taken"
+
+
+def _outliers(result: Result) -> str | None:
+    if not result.outliers:
+        return None
+    explained = sum(bool(each.different) for each in result.outliers)
+    return (
+        f"{len(result.outliers)} of {len(result.samples)} samples are outliers, and kept; "
+        f"something else was recorded to be unusual in {explained} of them"
+    )
+
+
+def _cut(result: Result) -> str | None:
+    if result.ended != "max-time":
+        return None
+    return f"--max-time ended it before the interval was as narrow as asked or all {result.settings['runs']} runs done"
+
+
 CAVEATS: Final = (
     Caveat("interrupted", _interrupted),
+    Caveat("max-time", _cut),
     Caveat("failed-samples", _failed),
-    Caveat("view-not-host", _view),
+    Caveat("view-not-host", _view, of_host=True),
     Caveat("few-samples", _few),
     Caveat("wide-spread", _noisy),
-    Caveat("loaded", _load),
+    Caveat("outliers", _outliers),
+    Caveat("null-differs", _null),
+    Caveat("carry-over", _carry_over),
+    Caveat("netns-churn", _churn, of_host=True),
+    Caveat("loaded", _load, of_host=True),
+    Caveat("busy", _busy),
+    Caveat("stolen", _stolen),
     Caveat("oversubscribed", _parallel),
     Caveat("blocked-order", _blocked),
-    Caveat("governor", _governor),
-    Caveat("rcu-normal", _rcu),
+    Caveat("no-warm-up", _first_ones),
+    Caveat("cold-cache", _cold),
+    Caveat("governor", _governor, of_host=True),
+    Caveat("boost", _boost, of_host=True),
+    Caveat("rcu-normal", _rcu, of_host=True),
+    Caveat("rcu-expedited", _expedited, of_host=True),
+    Caveat("no-favordynmods", _dynmods, of_host=True),
+    Caveat("cgroup-v1", _cgroup_v1, of_host=True),
+    Caveat("copies-itself", _self_copy, of_host=True),
+    Caveat("lsm", _lsm, of_host=True),
+    Caveat("seccomp-notify", _notify),
+    Caveat("under-seccomp", _filtered, of_host=True),
     Caveat("rootfs-not-overlay", _copy),
     Caveat("no-first-instruction", _no_stamp),
-    Caveat("virtual-machine", _virtual),
+    Caveat("virtual-machine", _virtual, of_host=True),
 )
 
 
 def find_caveats(result: Result) -> list[dict[str, str]]:
     """[{id, message}] of those that apply."""
     return [{"id": caveat.id, "message": text} for caveat in CAVEATS if (text := caveat.applies(result)) is not None]
+
+
+def find_host_caveats(environment: dict[str, Any]) -> list[dict[str, str]]:
+    """Those that follow from the environment alone, for experiments that are no plain benchmark."""
+    from harness.bench.result import Result
+
+    bare = Result({}, environment, [])
+    return [
+        {"id": caveat.id, "message": text}
+        for caveat in CAVEATS
+        if caveat.of_host and (text := caveat.applies(bare)) is not None
+    ]

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from harness.bench.environment import load_average, record
+from harness.bench import page_cache
+from harness.bench.disturbance import Recorder
+from harness.bench.environment import record, record_after
 from harness.bench.footprint import measure_footprint
-from harness.bench.lifecycle import Bench, End, Sample, ends_by
+from harness.bench.lifecycle import Bench, Sample
 from harness.bench.plan import Order, Turn, make_plan
-from harness.bench.result import Result
+from harness.bench.result import AGAIN, Ended, Result
+from harness.bench.stopping import StopRule
 from harness.runtime.discovery import Runtime
+from harness.runtime.lifecycle import End, ends_by
 from harness.runtime.session import Session
 
 # A runtime that fails this often without one good lifecycle is broken; going on would only repeat it.
@@ -36,50 +41,81 @@ def _no_collector() -> Iterator[None]:
         gc.unfreeze()
 
 
-class _Runner:
-    """Takes turns from the plan until it is empty or somebody stops it."""
+class Runner:
+    """Takes turns until there are none left or somebody stops it; keeps every sample."""
 
     def __init__(
-        self, bench: Bench, runtimes: list[Runtime], pause_s: float, on_sample: Callable[[Sample], None]
+        self,
+        bench: Bench,
+        runtimes: list[Runtime],
+        on_sample: Callable[[Sample], None] = lambda _: None,
+        rule: StopRule | None = None,
     ) -> None:
         self.bench = bench
         self.by_name = {runtime.name: runtime for runtime in runtimes}
-        self.pause_s = pause_s
         self.on_sample = on_sample
+        self.rule = rule
         self.stop = threading.Event()
         self.samples: list[Sample] = []
+        self.gave_up = False
         self._error: BaseException | None = None
+        self._choice = threading.Lock()
+        self._rounds = 0
 
     def _hopeless(self) -> bool:
         last = self.samples[-GIVE_UP_AFTER:]
         return len(self.samples) == len(last) == GIVE_UP_AFTER and all(sample.error for sample in last)
 
-    def take(self, turns: SimpleQueue[Turn]) -> None:
-        while not self.stop.is_set():
+    def _next(self, turns: SimpleQueue[Turn]) -> Turn | None:
+        """The next turn; None at the end. Between two rounds the rule is asked."""
+        with self._choice:
+            if self.stop.is_set():
+                return None
             try:
                 turn = turns.get_nowait()
             except Empty:
-                return
+                return None
+            if self.rule is not None and not turn.warmup and turn.index >= self._rounds:
+                done, self._rounds = self._rounds, turn.index + 1
+                if done and self.rule.ends([s for s in self.samples if not s.turn.warmup], done):
+                    self.stop.set()
+                    return None
+            return turn
+
+    def _take(self, turns: SimpleQueue[Turn], pause_s: float) -> None:
+        while (turn := self._next(turns)) is not None:
             sample = self.bench.run(self.by_name[turn.runtime], turn)
             self.samples.append(sample)
             self.on_sample(sample)
             if self._hopeless():
+                self.gave_up = True
                 self.stop.set()
-            if self.pause_s:
-                self.stop.wait(self.pause_s)
+            if pause_s:
+                self.stop.wait(pause_s)
 
-    def _worker(self, turns: SimpleQueue[Turn], ended: SimpleQueue[None]) -> None:
+    def _worker(self, turns: SimpleQueue[Turn], pause_s: float, ended: SimpleQueue[None]) -> None:
         try:
-            self.take(turns)
+            self._take(turns, pause_s)
         except BaseException as error:  # handed to the main thread
             self._error = error
             self.stop.set()
         finally:
             ended.put(None)
 
-    def take_together(self, turns: SimpleQueue[Turn], parallel: int) -> None:
+    def run(self, turns: Iterable[Turn], parallel: int = 1, pause_s: float = 0.0) -> None:
+        """Raises KeyboardInterrupt once all that was under way has ended and been cleaned up."""
+        queue: SimpleQueue[Turn] = SimpleQueue()
+        for turn in turns:
+            queue.put(turn)
+        with _no_collector():
+            if parallel == 1:
+                self._take(queue, pause_s)
+            else:
+                self._together(queue, parallel, pause_s)
+
+    def _together(self, turns: SimpleQueue[Turn], parallel: int, pause_s: float) -> None:
         ended: SimpleQueue[None] = SimpleQueue()
-        threads = [threading.Thread(target=self._worker, args=(turns, ended)) for _ in range(parallel)]
+        threads = [threading.Thread(target=self._worker, args=(turns, pause_s, ended)) for _ in range(parallel)]
         interrupted = False
         left = 0
         for thread in threads:
@@ -102,6 +138,12 @@ class _Runner:
         if self._error is not None:
             raise self._error
 
+    @property
+    def measured(self) -> list[Sample]:
+        """Without the warm-up, in the order in which they ran; of one that never went well, its warm-up's failures."""
+        found = sorted((s for s in self.samples if not s.turn.warmup), key=lambda sample: sample.turn.order)
+        return found or [sample for sample in self.samples if sample.error]
+
 
 def run_bench(
     session: Session,
@@ -115,16 +157,22 @@ def run_bench(
     parallel: int = 1,
     pause_ms: float = 0.0,
     end: End | None = None,
+    cold: bool = False,
+    null: bool = False,
+    until_ci: float | None = None,
+    max_time_s: float | None = None,
     footprint_runs: int = 3,
     settings: tuple[tuple[str, object], ...] = (),
     timeout_s: float = 30.0,
     on_sample: Callable[[Sample], None] = lambda _: None,
 ) -> Result:
-    """Measure `runs` lifecycles of each runtime. A KeyboardInterrupt ends it early and keeps the samples so far."""
+    """Measure `runs` lifecycles of each runtime. A KeyboardInterrupt ends it early and keeps the samples so far.
+
+    `null`: each runtime against itself as well. `until_ci` and `max_time_s` end it before all runs: see stopping.py.
+    """
     template = session.template(recipe, settings)
     how = end or ends_by(template)
-    bench = Bench(session, template, how, timeout_s)
-    names = [runtime.name for runtime in runtimes]
+    arms = [*runtimes, *(replace(runtime, name=runtime.name + AGAIN) for runtime in runtimes if null)]
     result = Result(
         settings={
             "recipe": recipe,
@@ -135,26 +183,38 @@ def run_bench(
             "parallel": parallel,
             "pause_ms": pause_ms,
             "end": how,
+            "cold": cold,
+            "null": null,
+            "until_ci": until_ci,
+            "max_time_s": max_time_s,
         },
-        environment=record(runtimes, session.choice),
-        runtimes=names,
+        environment=record(runtimes, session.choice, template),
+        runtimes=[runtime.name for runtime in runtimes],
     )
-    turns: SimpleQueue[Turn] = SimpleQueue()
-    for turn in make_plan(names, runs, warmup, seed, order):
-        turns.put(turn)
-    runner = _Runner(bench, runtimes, pause_ms / 1000, on_sample)
-    try:
-        with _no_collector():
-            if parallel == 1:
-                runner.take(turns)
-            else:
-                runner.take_together(turns, parallel)
-        if footprint_runs and not all(sample.error for sample in runner.samples):
-            result.footprint = measure_footprint(bench, runtimes, footprint_runs)
-    except KeyboardInterrupt:
-        result.interrupted = True
-    result.samples = sorted((s for s in runner.samples if not s.turn.warmup), key=lambda s: s.turn.order)
-    if not result.samples:  # broken from the start: the warm-up's failures are all there is to show
-        result.samples = [sample for sample in runner.samples if sample.error]
-    result.environment["load_after"] = load_average()
+    if cold:
+        page_cache.drop()  # not allowed: said before anything is measured
+    rule = StopRule(result.runtimes, until_ci, max_time_s) if until_ci is not None or max_time_s is not None else None
+    with Recorder() as recorder:
+        bench = Bench(session, template, how, timeout_s, recorder, cold)
+        runner = Runner(bench, arms, on_sample, rule)
+        try:
+            runner.run(
+                make_plan([arm.name for arm in arms], runs, warmup, seed, order), parallel, pause_s=pause_ms / 1000
+            )
+            if footprint_runs and not all(sample.error for sample in runner.samples):
+                result.footprint = measure_footprint(bench, runtimes, footprint_runs)
+        except KeyboardInterrupt:
+            result.interrupted = True
+    result.samples = runner.measured
+    result.ended = _ended(result, runner)
+    result.environment |= record_after()
     return result
+
+
+def _ended(result: Result, runner: Runner) -> Ended:
+    if result.interrupted:
+        return "interrupted"
+    if runner.gave_up:
+        return "gave-up"
+    reason = runner.rule.reason if runner.rule is not None else None
+    return "until-ci" if reason == "until-ci" else "max-time" if reason == "max-time" else "planned"

@@ -53,7 +53,7 @@ class Anatomy:
         self.nodes: dict[str, Node] = {}
         self.units: list[str] = []  # in document order, then what it lacks
         self._spine: list[str] = []  # containers of units, parents first
-        self._arrays: list[str] = []  # inside of units, or units; parents first
+        self._arrays: dict[str, None] = {}  # inside of units, or units; parents first
         self._given: set[str] = set()  # what it has in common with the skeleton
         self._walk((), document, None, in_unit=False, optional=False)
         self._lacks()
@@ -77,7 +77,7 @@ class Anatomy:
         if not value or not isinstance(value, dict | list) or matches(pointer, ATOMIC):
             return
         if in_unit and isinstance(value, list):
-            self._arrays.append(pointer)
+            self._arrays[pointer] = None
         required = self._required(pointer, value)
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
             self._walk((*tokens, str(key)), child, pointer, in_unit=in_unit, optional=key not in required)
@@ -238,12 +238,14 @@ class Anatomy:
     def _trimmed(self, state: set[str]) -> set[str]:
         """Without what has become empty: containers of units, and arrays that may go.
 
-        An array without elements is not a smaller one but another setting: no mapping, no name.
+        An array without elements is not a smaller one but another setting: no mapping, no name. One that is required
+        takes along what requires it.
         """
         for each in reversed(self._arrays):
             node = self.nodes[each]
-            if each in state and node.optional and not any(child in state for child in node.children):
-                state.discard(each)
+            if each in state and not any(child in state for child in node.children):
+                gone = each if node.optional or node.parent is None else node.parent
+                state -= self.subtree(gone) if self.nodes[gone].optional else set()
         for each in reversed(self._spine):
             if each in state and not any(child in state for child in self.nodes[each].children):
                 state.discard(each)
@@ -275,6 +277,7 @@ class Anatomy:
         found: list[str] = []
         for unit in self.chosen(state):
             inside = {each for each in self.subtree(unit) & state if self.nodes[each].optional} - {unit}
+            inside -= self._last(inside, state)
             named = inside - {above for each in inside for above in self._above(each)}
             while len(named) > NAMED:
                 depth = max(each.count("/") for each in named)
@@ -282,6 +285,14 @@ class Anatomy:
                 named = {each for each in named if named.isdisjoint(self._above(each))}
             found += sorted(named, key=self._places.__getitem__) or [unit]
         return found
+
+    def _last(self, places: set[str], state: State) -> set[str]:
+        """Those that are the only element left of an array that must be there: they go with what holds that."""
+        arrays = {self.nodes[each].parent for each in places} & self._arrays.keys()
+        left = [[child for child in self.nodes[each].children if child in state] for each in arrays if each is not None]
+        return {
+            each[0] for each in left if len(each) == 1 and not self.nodes[self.nodes[each[0]].parent or ""].optional
+        }
 
     def _above(self, pointer: str) -> list[str]:
         found = []

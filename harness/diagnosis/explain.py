@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import string
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +13,7 @@ from harness.faults.catalogue import load_catalogue, load_causes
 
 SCHEMA = "oci-harness/diagnosis/1"
 FAULTS_SHOWN = 5
+_FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +28,14 @@ class Explanation:
     faults: list[str]  # of the catalogue: they print such a text; best first
 
 
-class _Fields(string.Formatter):
-    """Fills {fields}; braces of shells and templates that are no field stay as they are."""
-
-    def __init__(self) -> None:
-        self.missing = False
-
-    def get_value(self, key: int | str, args: Any, kwargs: Any) -> Any:
-        if key in kwargs:
-            return kwargs[key]
-        self.missing = True
-        return f"{{{key}}}"
-
-
 def _fill(template: str, fields: dict[str, str]) -> str | None:
     """None if the text did not hold all the fields that the template wants."""
-    formatter = _Fields()
-    try:
-        filled = formatter.vformat(template, (), fields)
-    except (ValueError, AttributeError, IndexError, KeyError):
-        return template  # a shell's or awk's braces
-    return None if formatter.missing else filled
+    names = _FIELD.findall(template)
+    if not names:
+        return template
+    if not fields.keys() >= set(names):
+        return None
+    return _FIELD.sub(lambda name: fields[name[1]], template)
 
 
 @cache

@@ -34,12 +34,13 @@ class Index(Generic[T]):
         self._set.Compile()
 
     def candidates(self, hay: bytes) -> list[tuple[Template, T]]:
-        """Those of which all the literal text is in `hay`, in no order; one may come twice."""
-        present = {self._literals[number] for number in self._set.Match(hay) or ()}
+        """Those of which all the literal text is in `hay`, always in the same order; one may come twice."""
+        there = [self._literals[number] for number in sorted(self._set.Match(hay) or ())]
+        present = frozenset(there)
         found = []
         missing = present.isdisjoint
-        for literal in self._by_key.keys() & present:
-            for others, template, purpose in self._by_key[literal]:
+        for literal in there:
+            for others, template, purpose in self._by_key.get(literal, ()):
                 for group in others:
                     if missing(group):
                         break

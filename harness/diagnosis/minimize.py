@@ -59,7 +59,7 @@ class _Search:
         self.tick = tick
         self.tests = self.cached = self.calls = 0
         self.settle_s = SETTLE_S
-        self.target: Outcome | None = None
+        self.targets: list[Outcome] = []  # of the original, in the words of each run
         self.best: State | None = None
         self._cache: dict[tuple[str, Path], Outcome] = {}
 
@@ -89,12 +89,14 @@ class _Search:
 
     def fails(self, state: State) -> bool:
         """Whether it fails as the original does."""
-        assert self.target is not None
-        if not self.outcome(state).same(self.target):
+        if not self.is_same(self.outcome(state)):
             return False
         if self.best is None or self.anatomy.values(state) < self.anatomy.values(self.best):
             self.best = state
         return True
+
+    def is_same(self, found: Outcome) -> bool:
+        return any(found.same(target) for target in self.targets)
 
     # --- the steps ---
 
@@ -113,18 +115,16 @@ class _Search:
         else:
             return state, [found]
         outcomes = [found, *(self.outcome(state, again=True) for _ in range(REPEATS - 1))]
-        self.target = found
+        self.targets = outcomes
         if found.stage != "run":
             self.settle_s = 0.0  # a program that was started has passed
         return state, outcomes
 
     def reduce(self, state: State) -> State:
         """The smallest that is found; `best` has it too, also when this is cut short."""
-        assert self.target is not None
         self.best = state
-        suspicion = Suspicion(
-            f"{self.target.clause}\n{self.target.text}", self.target.cause, self.target.fields.values()
-        )
+        first = self.targets[0]
+        suspicion = Suspicion(f"{first.clause}\n{first.text}", first.cause, first.fields.values())
         state = self._units(state, suspicion)
         state = self._insides(state, suspicion)
         return self._superfluous(state)
@@ -151,6 +151,7 @@ class _Search:
     def _level(self, state: State, free: list[str], suspicion: Suspicion) -> State:
         anatomy = self.anatomy
         ordered, likely = suspicion.order((each, anatomy.nodes[each].value) for each in free)
+        ordered.sort(key=lambda each: bool(anatomy.needs(each)))  # what brings others comes after these
 
         def with_only(some: list[str]) -> State:
             return anatomy.without(state, [*set(free).difference(some)])
@@ -196,12 +197,12 @@ def minimize(
         raise InputError(f"--max-tests {max_tests}: too few to see that the bundle always fails") from None
     first = outcomes[0]
     result = Result(
-        "minimized", bundle.path, runtime.name, runtime.version, session.choice.view, outcome=first, lower=lower
+        "minimized", bundle.path, runtime.name, runtime.version, session.choice.view, first, outcomes, lower=lower
     )
     try:
         if first.stage is None:
             result.verdict, result.reason = "starts", f"it starts on {runtime.name}: there is no failure to minimize"
-        elif len({each.family for each in outcomes}) > 1:
+        elif len({each.kind for each in outcomes}) > 1:
             told = "; ".join(f"run {number}: {each.describe()}" for number, each in enumerate(outcomes, 1))
             result.verdict, result.reason = "unstable", f"it does not always fail in the same way ({told})"
         else:
@@ -237,9 +238,9 @@ def _choose_rootfs(search: _Search, state: State, own_rootfs: bool) -> Rootfs:
     if not own_rootfs:
         return "embedded"
     embedded = search.oracle.session.template("minimal").lower
-    if of_rootfs(search.anatomy.kept(state)) or search.target is None:
+    if of_rootfs(search.anatomy.kept(state)):
         return "copied"
-    return "embedded" if search.outcome(state, embedded).same(search.target) else "copied"
+    return "embedded" if search.is_same(search.outcome(state, embedded)) else "copied"
 
 
 def _fill_in(result: Result, search: _Search, state: State) -> None:

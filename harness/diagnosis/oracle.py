@@ -60,6 +60,11 @@ class Outcome:
         words = " ".join(_CHANGING.sub("#", self.clause or self.text).lower().split())
         return (self.stage or "", words or f"exit status {self.exit_status}")
 
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """What must not change from run to run: a race may put one cause into other words."""
+        return self.family if self.cause is None else (self.stage or "", self.cause)
+
     def same(self, other: Outcome) -> bool:
         """Whether both are one failure: the same cause at the same stage, of the same thing where both name it."""
         return (

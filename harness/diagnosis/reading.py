@@ -57,24 +57,22 @@ def read(raw: str, *, rejoin: bool = False) -> Reading:
     widths: list[int] = []
     length = last = 0
 
-    def add(clean: str, begin: int, width: int) -> None:
-        nonlocal length
-        pieces.append(clean)
-        starts.append(length)
-        origins.append(begin)
-        widths.append(width)
-        length += len(clean)
-
     for noise in _NOISE.finditer(raw):
         begin, end = noise.span()
-        if begin > last:
-            add(raw[last:begin], last, begin - last)
-        last = end
         clean = _clean(noise, rejoin)
-        if clean and not (clean == " " and pieces and pieces[-1].endswith(" ")):
-            add(clean, begin, end - begin)
+        for piece, place, width in ((raw[last:begin], last, begin - last), (clean, begin, end - begin)):
+            if piece and not (piece == " " and pieces and pieces[-1].endswith(" ")):
+                pieces.append(piece)
+                starts.append(length)
+                origins.append(place)
+                widths.append(width)
+                length += len(piece)
+        last = end
     if last < len(raw) or not pieces:
-        add(raw[last:], last, len(raw) - last)
+        pieces.append(raw[last:])
+        starts.append(length)
+        origins.append(last)
+        widths.append(len(raw) - last)
     text = "".join(pieces)
     whole = _completed(text)
     if whole is not text:

@@ -188,6 +188,17 @@ def test_a_denying_filter_without_its_default_allows_and_keeps_its_rules_effecti
     assert "/linux/seccomp/syscalls/0" in bare
 
 
+def test_a_rule_without_names_goes_and_one_with_a_single_name_is_named_itself() -> None:
+    """No runtime takes an empty list there, so the last name is no part of its own."""
+    rule = {"names": ["read", "write"], "action": "SCMP_ACT_KILL"}
+    anatomy = Anatomy(document(("/linux/seccomp", {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})))
+    names = [f"/linux/seccomp/syscalls/0/names/{index}" for index in range(2)]
+    state = anatomy.without(anatomy.whole(["/linux/seccomp"]), ["/linux/seccomp/defaultAction", names[0]])
+    assert anatomy.kept(state) == ["/linux/seccomp/syscalls/0"]
+    bare = anatomy.compose(anatomy.without(state, [names[1]]))[0]
+    assert bare["linux"]["seccomp"] == {"defaultAction": "SCMP_ACT_ALLOW"}
+
+
 @pytest.mark.parametrize(
     ("place", "name"),
     [
@@ -311,7 +322,16 @@ def test_what_has_no_name_is_known_by_its_words_without_paths_and_numbers() -> N
 
 def result(document_: dict[str, Any], source: Path) -> Result:
     return Result(
-        "minimized", source, "runc", "1", "host", Outcome("create"), document=document_, rootfs="copied", lower=source
+        "minimized",
+        source,
+        "runc",
+        "1",
+        "host",
+        Outcome("create"),
+        [Outcome("create")],
+        document=document_,
+        rootfs="copied",
+        lower=source,
     )
 
 
