@@ -56,6 +56,8 @@ ATOMIC: Final = (
     "/process/rlimits/*",
     "/linux/devices/*",
     "/linux/personality",
+    "/mounts/*/uidMappings",
+    "/mounts/*/gidMappings",
     "/linux/uidMappings",
     "/linux/gidMappings",
     "/linux/resources/devices/*",
