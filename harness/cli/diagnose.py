@@ -15,7 +15,6 @@ from harness.cli.text_input import open_text
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.text import Text
 
     from harness.diagnosis.diagnosis import Diagnosis, Report
 
@@ -121,7 +120,7 @@ def _show(report: Report, everything: bool) -> None:
         click.echo()
         for diagnosis in report.failures[len(shown) :]:
             times = f" ({diagnosis.count} times)" if diagnosis.count > 1 else ""
-            clause = " ".join(diagnosis.decisive.split())
+            clause = _printable(" ".join(diagnosis.decisive.split()))
             click.echo(f"also in the text{times}: {diagnosis.cause or 'not known'}: {clause[:140]}")
         click.echo("--all explains them too")
 
@@ -135,9 +134,9 @@ def _explain(diagnosis: Diagnosis) -> None:
     told = explain(diagnosis)
     out = console()
 
-    def line(label: str, text: str | Text, style: str = "") -> None:
+    def line(label: str, text: str, style: str = "") -> None:
         row = Text(f"{label:9}", "dim")
-        out.print(row.append_text(text if isinstance(text, Text) else Text(text, style)), soft_wrap=True)
+        out.print(row.append_text(Text(_printable(text), style)), soft_wrap=True)
 
     head = Text(diagnosis.cause or "not known", "bold")
     if diagnosis.side is not None:
@@ -148,7 +147,7 @@ def _explain(diagnosis: Diagnosis) -> None:
     if diagnosis.count > 1:
         head.append(f"  {diagnosis.count} times", "dim")
     out.print(head, soft_wrap=True)
-    line("clause", " ".join(_printable(diagnosis.decisive).split()), "bold red")
+    line("clause", " ".join(diagnosis.decisive.split()), "bold red")
     line("what", told.happened)
     line("why", told.why, "dim")
     for number, command in enumerate(told.check):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +14,8 @@ from harness.faults.catalogue import load_catalogue, load_causes
 
 SCHEMA = "oci-harness/diagnosis/1"
 FAULTS_SHOWN = 5
+_WORD = re.compile(r"[a-z]{2,}|\d+")
+_COMMON = frozenset(("the", "of", "to", "in", "is", "error", "file", "or", "for", "and", "no", "by", "at", "as", "it"))
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -28,30 +31,50 @@ class Explanation:
     faults: list[str]  # of the catalogue: they print such a text; best first
 
 
-def _fill(template: str, fields: dict[str, str]) -> str | None:
-    """None if the text did not hold all the fields that the template wants."""
+def _fill(template: str, fields: dict[str, str], *, shell: bool = False) -> str | None:
+    """None if the text did not hold all the fields that the template wants. `shell`: it is a command to paste."""
     names = _FIELD.findall(template)
     if not names:
         return template
     if not fields.keys() >= set(names):
         return None
-    return _FIELD.sub(lambda name: fields[name[1]], template)
+    return _FIELD.sub(lambda name: shlex.quote(fields[name[1]]) if shell else fields[name[1]], template)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(_WORD.findall(text.lower())) - _COMMON
+
+
+@cache
+def _words_of(slug: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The stages at which a fault shows, and its words: those of its title, its patches and the texts it expects."""
+    fault = load_catalogue()[slug].fault
+    clauses = " ".join(f"{expect.clause or ''} {expect.stderr or ''}" for expect in fault.expect)
+    pointers = " ".join(patch.pointer for patch in fault.break_.config)
+    return frozenset(expect.stage for expect in fault.expect), _words(f"{slug} {fault.title} {pointers} {clauses}")
 
 
 @cache
 def _faults_of(cause: str, variant: str | None) -> tuple[str, ...]:
     of_cause = [entry for entry in load_catalogue().values() if entry.fault.cause == cause]
-    return tuple(
-        entry.slug for entry in sorted(of_cause, key=lambda entry: (entry.fault.variant != variant, entry.slug))
-    )
+    nearest = sorted(of_cause, key=lambda entry: (entry.fault.variant != variant, entry.slug))
+    return tuple(entry.slug for entry in nearest)
 
 
 def faults_of(diagnosis: Diagnosis) -> list[str]:
-    """The catalogue's faults that show this cause: those that print this very text first."""
+    """The catalogue's faults that show this cause, those first whose own words are most of those in the text."""
     own = diagnosis.rule.faults if diagnosis.rule else []
     if diagnosis.cause is None or (diagnosis.cause == SYMPTOM_ONLY and not own):
         return own
-    return list(dict.fromkeys([*own, *_faults_of(diagnosis.cause, diagnosis.variant)]))
+    slugs = dict.fromkeys([*own, *_faults_of(diagnosis.cause, diagnosis.variant)])
+    heard = _words(f"{diagnosis.decisive} {' '.join(diagnosis.fields.values())}")
+    stage = diagnosis.stage or "create"
+
+    def nearness(slug: str) -> tuple[bool, int]:
+        stages, words = _words_of(slug)
+        return stage in stages, len(heard & words)
+
+    return sorted(slugs, key=nearness, reverse=True)
 
 
 def explain(diagnosis: Diagnosis) -> Explanation:
@@ -68,7 +91,8 @@ def explain(diagnosis: Diagnosis) -> Explanation:
     rule, cause = diagnosis.rule, load_causes()[diagnosis.cause]
     fields = diagnosis.fields
     happened = _fill(rule.happened, fields) if rule and rule.happened else None
-    commands = [filled for each in (rule.check + rule.collect if rule else []) if (filled := _fill(each, fields))]
+    wanted = rule.check + rule.collect if rule else []
+    commands = [filled for each in wanted if (filled := _fill(each, fields, shell=True))]
     return Explanation(
         happened=happened or cause.meaning,
         why=rule.because if rule else "The text holds no clause of a runtime, only the words of the layers around it.",

@@ -22,7 +22,6 @@ TRIED = 12  # faults of the cause, before the nearest is taken
 WORK = "/work-dir/"  # what ${work} ends in
 # Fields that say what went wrong, not with what; and what is not the container's own and so never taken from a text.
 _KEPT = frozenset({"errno", "cgroup_file", "sysctl", "code", "pid", "fd", "index", "line", "stderr", "reason", "text"})
-_COMMON = frozenset(("the", "of", "to", "in", "is", "error", "file", "or", "for", "and", "no", "by", "at", "as", "it"))
 _REGEX_KEYS = frozenset({"clause", "stderr", "log"})
 
 
@@ -66,29 +65,11 @@ def reproduce_text(
     on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> Iterator[Reproduction]:
     """The failure of `diagnosis` on every runtime. Raises InputError if the catalogue has no fault for it."""
-    entries = _nearest_first([load_catalogue()[slug] for slug in faults_of(diagnosis)], diagnosis)
+    entries = [load_catalogue()[slug] for slug in faults_of(diagnosis)]
     if not entries:
         raise InputError(f"no fault of the catalogue shows {diagnosis.cause or 'a text that no rule knows'}")
     for runtime in runtimes:
         yield _on(session, diagnosis, entries, runtime, on_verdict)
-
-
-def _words(text: str) -> set[str]:
-    return {word for word in re.findall(r"[a-z]{2,}|\d+", text.lower()) if word not in _COMMON}
-
-
-def _nearest_first(entries: list[Entry], diagnosis: Diagnosis) -> list[Entry]:
-    """The faults whose own words are most of those in the text; of equal ones the catalogue's order stays."""
-    heard = _words(f"{diagnosis.decisive} {' '.join(diagnosis.fields.values())}")
-
-    def shared(entry: Entry) -> tuple[bool, int]:
-        fault = entry.fault
-        clauses = " ".join(f"{expect.clause or ''} {expect.stderr or ''}" for expect in fault.expect)
-        pointers = " ".join(patch.pointer for patch in fault.break_.config)
-        own_stage = any(expect.stage == (diagnosis.stage or "create") for expect in fault.expect)
-        return own_stage, len(heard & _words(f"{entry.slug} {fault.title} {pointers} {clauses}"))
-
-    return sorted(entries, key=shared, reverse=True)
 
 
 def _on(

@@ -161,6 +161,15 @@ def test_the_command_names_the_cause_and_its_status_says_whether(
     assert "Traceback" not in done.stderr
 
 
+def test_a_hostile_text_reaches_neither_the_terminal_nor_a_shell() -> None:
+    text = 'exec: "/x$(reboot);\x1b]0;title\x07": stat /x$(reboot);: permission denied'
+    done = run(text)
+    assert "\x1b" not in done.stdout
+    assert "\x07" not in done.stdout
+    for found in diagnose('failed to write "1": write /a;reboot;/memory.max: invalid argument').failures:
+        assert all("';reboot;" in each or "reboot" not in each or "'/a;reboot" in each for each in explain(found).check)
+
+
 def test_bytes_that_are_no_text_are_read_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "message"
     path.write_bytes(b'\xff\xfe exec: "/\xe9": permission denied\n')
