@@ -78,14 +78,17 @@ class Report:
         return any(each.named for each in self.failures)
 
 
-def diagnose(text: str) -> Report:
-    """Name the failures in a text. Never raises for any text; takes time in proportion to its length."""
-    return diagnose_lines(text.splitlines(keepends=True))
+def diagnose(text: str, book: RuleBook | None = None) -> Report:
+    """Name the failures in a text. Never raises for any text; takes time in proportion to its length.
+
+    `book`: other rules than those that are shipped.
+    """
+    return diagnose_lines(text.splitlines(keepends=True), book)
 
 
-def diagnose_lines(lines: Iterable[str]) -> Report:
+def diagnose_lines(lines: Iterable[str], book: RuleBook | None = None) -> Report:
     """As `diagnose`, for lines as they come, line ends included, in constant memory. Spans are those in the whole."""
-    book = load_rules()
+    book = book or load_rules()
     found: dict[tuple[str, ...], Diagnosis] = {}
     report = Report()
     for record in records(lines):

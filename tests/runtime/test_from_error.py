@@ -39,7 +39,7 @@ def again(session: Session, text: str) -> Reproduction:
         ("Error: crun: executable file `server9` not found in $PATH: No such file or directory", {"server9"}),
         ("crun: error stat'ing file `/opt/gone`: No such file or directory", {"/opt/gone"}),
     ],
-)  # fmt: skip
+)  # fmt: skip - a text in two pieces is one row
 def test_the_text_comes_again_with_its_own_values(pair: Session, text: str, instantiated: set[str]) -> None:
     run = again(pair, text)
     assert run.same, run.differences
