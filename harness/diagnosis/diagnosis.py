@@ -104,6 +104,8 @@ def diagnose_lines(lines: Iterable[str], book: RuleBook | None = None) -> Report
             found[key] = diagnosis
         else:
             report.others += diagnosis.count
+    if any(each.tier != "word" for each in found.values()):  # then a mere word in another line is no failure
+        found = {key: each for key, each in found.items() if each.tier != "word" or each.wrappers}
     report.failures = sorted(found.values(), key=lambda each: (TIERS.index(each.tier), each.cause is None))
     return report
 
@@ -117,19 +119,28 @@ def diagnose_record(record: Record, book: RuleBook) -> Diagnosis | None:
         better, around = book.matches(rejoined)
         if better and (not hits or better[0].order < hits[0].order):
             reading, hits, wrapped = rejoined, better, around
-    if not hits:
-        rest = leftover(reading, wrapped, book)
-        if rest is None:
-            return None
-        plain: dict[str, Any] = {"sides": [], "rule": None, "tier": "symptom", "alternatives": [], "confidence": "low"}
-        return _diagnosis(record, reading, wrapped, rest[0], cause=rest[1], **plain)
-    best = hits[0]
-    rule = best.rule
+    if hits and hits[0].named:
+        return _by_rule(record, reading, wrapped, hits, _closed(hits[0], wrapped))
+    rest = leftover(reading, wrapped, book)
+    if rest is not None and rest.rule is not None:
+        return _by_rule(record, reading, wrapped, [Hit(rest.rule, rest.match, 0, open_end=False)], rest.match)
+    if hits and (rest is None or rest.cause is None):
+        return _by_rule(record, reading, wrapped, hits, _clause(reading, hits[0].match) if rest is None else rest.match)
+    if rest is None:
+        return None
+    plain: dict[str, Any] = {"sides": [], "rule": None, "tier": "symptom", "alternatives": [], "confidence": "low"}
+    return _diagnosis(record, reading, wrapped, rest.match, cause=rest.cause, **plain)
+
+
+def _by_rule(
+    record: Record, reading: Reading, wrapped: list[tuple[Wrapper, Match]], hits: list[Hit], match: Match
+) -> Diagnosis:
+    rule = hits[0].rule
     return _diagnosis(
         record,
         reading,
         wrapped,
-        _closed(best, wrapped),
+        match,
         cause=rule.cause,
         sides=list(rule.sides or load_causes()[rule.cause].sides),
         rule=rule,
@@ -137,6 +148,13 @@ def diagnose_record(record: Record, book: RuleBook) -> Diagnosis | None:
         alternatives=_alternatives(hits),
         confidence=_confidence(hits),
     )
+
+
+def _clause(reading: Reading, match: Match) -> Match:
+    """The clause that a word stands in: from the colon before it to the end."""
+    start = reading.text.rfind(": ", 0, match.start) + 2
+    start = start if start > 1 else 0
+    return Match(start, len(reading.text.rstrip()), {})
 
 
 def _closed(hit: Hit, wrapped: list[tuple[Wrapper, Match]]) -> Match:
@@ -153,7 +171,7 @@ def _closed(hit: Hit, wrapped: list[tuple[Wrapper, Match]]) -> Match:
 
 def _confidence(hits: list[Hit]) -> Confidence:
     best = hits[0].rule
-    if best.tier == "symptom":
+    if best.tier in ("symptom", "word"):
         return "low"
     rivals = [hit for hit in hits[1:] if hit.rule.tier == best.tier == "cause" and hit.rule.cause != best.cause]
     return "medium" if best.tier == "generic" or best.also or rivals else "high"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from harness.diagnosis import errnos
 from harness.diagnosis.reading import Reading
-from harness.diagnosis.rules import SYMPTOM_ONLY, RuleBook, Wrapper
+from harness.diagnosis.rules import SYMPTOM_ONLY, Rule, RuleBook, Wrapper
 from harness.diagnosis.template import Match
 
 _ERRNO = re.compile(errnos.pattern().encode())
@@ -14,29 +15,37 @@ _WORD = re.compile(r"[^\s\"'`:;.,()\[\]{}<>\\-]+")
 _AROUND = " :;,.\"'`"
 
 
-def leftover(reading: Reading, wrapped: list[tuple[Wrapper, Match]], book: RuleBook) -> tuple[Match, str | None] | None:
-    """The clause to show and `symptom-only`, or None for its cause where the clause is one that no rule knows.
+@dataclass(frozen=True, slots=True)
+class Leftover:
+    """The clause to show. `cause`: symptom-only, or None where the clause is one that no rule knows."""
 
-    None if there is no word of a layer: the text is not of a container's failure.
-    """
+    match: Match
+    cause: str | None
+    rule: Rule | None = None  # the one whose clause was cut short
+
+
+def leftover(reading: Reading, wrapped: list[tuple[Wrapper, Match]], book: RuleBook) -> Leftover | None:
+    """None if there is no word of a layer, and more than an errno: the text need not be of a container's failure."""
     if not wrapped:
         bare = _bare_errno(reading, 0, len(reading.text))
-        return None if bare is None else (bare, SYMPTOM_ONLY)
+        return None if bare is None else Leftover(bare, SYMPTOM_ONLY)
     before = [match for wrapper, match in wrapped if not wrapper.after]
     innermost = max(before, key=lambda each: each.end, default=wrapped[0][1])
     rest = _between(reading, wrapped, innermost.end if before else 0)
     if not rest:
-        return innermost, SYMPTOM_ONLY
+        return Leftover(innermost, SYMPTOM_ONLY)
     start, end = rest[0]
     text = reading.text[start:end]
     words = text.strip(_AROUND)
     bare = _bare_errno(reading, start, end)
     if bare is not None:
-        return bare, SYMPTOM_ONLY
-    if book.cut_short(words):
-        return innermost, SYMPTOM_ONLY
+        return Leftover(bare, SYMPTOM_ONLY)
     begin = start + text.index(words) if words else start
-    return Match(begin, begin + max(1, len(words)), {}), None
+    clause = Match(begin, begin + max(1, len(words)), {})
+    cut, rule = book.cut_short(words)
+    if rule is not None:
+        return Leftover(clause, rule.cause, rule)
+    return Leftover(innermost, SYMPTOM_ONLY) if cut else Leftover(clause, None)
 
 
 def _bare_errno(reading: Reading, start: int, end: int) -> Match | None:

@@ -40,8 +40,11 @@ Layer = Literal[
     "kernel",
 ]
 SYMPTOM_ONLY = "symptom-only"
+TELLING = 24  # characters of a clause that was cut, by which it is still known
 MOST_WRAPPERS = 200  # in one record; a text with more of them is no error message
-TIERS = ("cause", "generic", "symptom")  # a match of an earlier tier makes those of later ones nothing but echoes
+# A match of an earlier tier makes those of later ones mere echoes. "word": a text that no other rule knows, which
+# uses a word of one field only.
+TIERS = ("cause", "generic", "symptom", "word")
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -54,7 +57,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variant: str | None = None
     also: list[str] = []  # further causes that the same text allows, likeliest first
     sides: list[Side] = []  # likeliest first; those of the cause where there are none
-    tier: Literal["cause", "generic", "symptom"] = "cause"
+    tier: Literal["cause", "generic", "symptom", "word"] = "cause"
     layer: Layer = "runtime"  # who wrote the clause
     runtimes: list[str] = []
     versions: str | None = None
@@ -101,6 +104,11 @@ class Hit:
         """Best first: the tier, then how specific the template is, then how far to the right."""
         return TIERS.index(self.rule.tier), -self.literal, -self.match.end
 
+    @property
+    def named(self) -> bool:
+        """Whether the rule knows the clause, not only a word of it."""
+        return self.rule.tier != "word"
+
 
 class RuleBook:
     """All rules and wrappers, indexed by the literal text that each must find."""
@@ -118,7 +126,8 @@ class RuleBook:
                 self._extra[number] = sum(each.literal for each in needed)
         of_rules = [(Template(each, rule.id), number) for number, rule in enumerate(rules) for each in rule.says]
         of_wrappers = [(Template(each, wrapper.id), wrapper) for wrapper in wrappers for each in wrapper.says]
-        self._openings = sorted({template.opening for template, _ in [*of_rules, *of_wrappers]})
+        openings = {(template.opening, number) for template, number in of_rules}
+        self._openings = sorted(openings | {(template.opening, -1) for template, _ in of_wrappers})
         self._index = Index[int | Wrapper]([*of_rules, *of_wrappers])
 
     def matches(self, reading: Reading) -> tuple[list[Hit], list[tuple[Wrapper, Match]]]:
@@ -142,11 +151,20 @@ class RuleBook:
                 found[number] = Hit(self.rules[number], match, literal, template.open_end)
         return sorted(found.values(), key=lambda hit: hit.order)
 
-    def cut_short(self, words: str) -> bool:
-        """Whether these words are how a rule or a wrapper begins: what follows was cut off."""
+    def cut_short(self, words: str) -> tuple[bool, Rule | None]:
+        """Whether a rule or a wrapper begins with these words, so that what follows was cut off; and which rule.
+
+        A rule only if there are many words, and all rules that begin so have one cause.
+        """
         low = words.lower()
-        place = bisect_left(self._openings, low)
-        return place < len(self._openings) and self._openings[place].startswith(low)
+        place = bisect_left(self._openings, (low, -1))
+        numbers = []
+        while place < len(self._openings) and self._openings[place][0].startswith(low):
+            numbers.append(self._openings[place][1])
+            place += 1
+        rules = [self.rules[number] for number in numbers if number >= 0]
+        telling = len(low) >= TELLING and len({rule.cause for rule in rules}) == 1 and len(rules) == len(numbers)
+        return bool(numbers), rules[0] if telling else None
 
     def _holds(self, number: int, text: str, hay: bytes) -> bool:
         unless, needed = self._conditions.get(number, ((), ()))
