@@ -128,6 +128,7 @@ class RuleBook:
         of_wrappers = [(Template(each, wrapper.id), wrapper) for wrapper in wrappers for each in wrapper.says]
         openings = {(template.opening, number) for template, number in of_rules}
         self._openings = sorted(openings | {(template.opening, -1) for template, _ in of_wrappers})
+        self._words = frozenset(number for number, rule in enumerate(rules) if rule.tier == "word")
         self._index = Index[int | Wrapper]([*of_rules, *of_wrappers])
 
     def matches(self, reading: Reading) -> tuple[list[Hit], list[tuple[Wrapper, Match]]]:
@@ -135,7 +136,12 @@ class RuleBook:
         found = self._index.candidates(reading.hay)
         of_rules = [(template, purpose) for template, purpose in found if isinstance(purpose, int)]
         of_wrappers = [(template, purpose) for template, purpose in found if not isinstance(purpose, int)]
-        return self._hits(reading, of_rules, _hidden(reading, of_wrappers)), _wrapped(reading, of_wrappers)
+        seen = _hidden(reading, of_wrappers)
+        clauses = [each for each in of_rules if each[1] not in self._words]
+        hits = self._hits(reading, clauses, seen)
+        if not hits and len(clauses) < len(of_rules):
+            hits = self._hits(reading, [each for each in of_rules if each[1] in self._words], seen)
+        return hits, _wrapped(reading, of_wrappers)
 
     def _hits(self, reading: Reading, candidates: list[tuple[Template, int]], hay: bytes) -> list[Hit]:
         """Of one rule's templates the best. `hay`: what rules may see of the reading."""
