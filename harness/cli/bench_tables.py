@@ -28,7 +28,6 @@ STAGE_NAMES = {
     "whole_ns": "whole",
 }
 MOST_OUTLIERS = 5
-DEAREST = 3
 
 
 def _interval(bounds: tuple[float, float]) -> str:
@@ -174,7 +173,10 @@ def print_ablation(result: Ablation) -> None:
         title = f"{name}: create, start and delete of a bare container: {format_ns(fit.bare_ns)}; what each part adds"
         table(title, ("part", "cost", "95 % interval", "create", "start", "delete", ""), rows, right=(1, 2, 3, 4, 5))
     for name, fit in result.fits.items():
-        told = ", ".join(f"{cost.part} ({format_ns(cost.cost_ns)})" for cost in fit.costs[:DEAREST])
+        told = ", ".join(
+            f"{cost.part} ({format_ns(cost.cost_ns)}{'' if cost.found else ', cannot be told from none'})"
+            for cost in fit.dearest
+        )
         click.echo(f"{name}: the dearest parts are {told}")
         if fit.full_ns is not None:
             sums = f"bare and all parts add up to {format_ns(fit.predicted_full_ns)}, measured {format_ns(fit.full_ns)}"

@@ -101,6 +101,7 @@ def test_ablation_names_the_dearest() -> None:
     fit = found.fits["x"]
     assert [cost.part for cost in fit.costs[:3]] == list(truth)
     assert all(cost.found for cost in fit.costs[:3])
+    assert [cost.part for cost in fit.dearest] == list(truth)
     inside = [cost.ci95_ns[0] <= truth.get(cost.part, 0.0) * 1e6 <= cost.ci95_ns[1] for cost in fit.costs]
     assert sum(inside) >= len(PARTS) - 4
     assert sum(cost.found for cost in fit.costs[3:]) <= 4
