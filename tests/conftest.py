@@ -8,6 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes depends on the machine, and is no claim of any test.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 def _mounted(fstype: str) -> bool:
