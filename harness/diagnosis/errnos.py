@@ -67,8 +67,8 @@ def _words(name: str) -> list[str]:
 WORDS = {name: _words(name) for name in NAMES}
 _BY_WORDS = {words: name for name, all_words in WORDS.items() for words in all_words}
 _BY_NUMBER = {number: name for name in NAMES if (number := getattr(errno, name, None)) is not None} | {524: "ENOTSUPP"}
-SPOKEN = tuple(sorted(_BY_WORDS, key=len))
-LONGEST = len(SPOKEN[-1]) + 2
+SPOKEN = tuple(sorted(_BY_WORDS))
+LONGEST = max(map(len, SPOKEN)) + 2
 
 
 def pattern(names: tuple[str, ...] = NAMES) -> str:

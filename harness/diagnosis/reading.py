@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from harness.diagnosis import errnos
@@ -89,8 +89,10 @@ def _completed(text: str) -> str:
     tail = end[-errnos.LONGEST :].rpartition(": ")[2].lower()
     if len(tail) < 6 or tail in errnos.SPOKEN:
         return text
-    rest = next((words[len(tail) :] for words in errnos.SPOKEN if words.startswith(tail) and tail != "unknown"), "")
-    return end + rest if rest else text
+    place = bisect_left(errnos.SPOKEN, tail)
+    if place == len(errnos.SPOKEN) or not errnos.SPOKEN[place].startswith(tail) or tail == "unknown":
+        return text
+    return end + errnos.SPOKEN[place][len(tail) :]
 
 
 def _clean(noise: re.Match[str], rejoin: bool) -> str:

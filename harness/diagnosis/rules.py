@@ -128,19 +128,23 @@ class RuleBook:
         of_wrappers = [(Template(each, wrapper.id), wrapper) for wrapper in wrappers for each in wrapper.says]
         openings = {(template.opening, number) for template, number in of_rules}
         self._openings = sorted(openings | {(template.opening, -1) for template, _ in of_wrappers})
-        self._words = frozenset(number for number, rule in enumerate(rules) if rule.tier == "word")
+        self._tiers = [TIERS.index(rule.tier) for rule in rules]
         self._index = Index[int | Wrapper]([*of_rules, *of_wrappers])
 
     def matches(self, reading: Reading) -> tuple[list[Hit], list[tuple[Wrapper, Match]]]:
-        """The rules that hold for a reading, best first, and every wrapper in it, from left to right."""
+        """The rules of the best tier that hold for a reading, best first, and every wrapper in it, from the left."""
         found = self._index.candidates(reading.hay)
-        of_rules = [(template, purpose) for template, purpose in found if isinstance(purpose, int)]
-        of_wrappers = [(template, purpose) for template, purpose in found if not isinstance(purpose, int)]
+        of_tiers: list[list[tuple[Template, int]]] = [[] for _ in TIERS]
+        of_wrappers = []
+        for template, purpose in found:
+            if isinstance(purpose, int):
+                of_tiers[self._tiers[purpose]].append((template, purpose))
+            else:
+                of_wrappers.append((template, purpose))
         seen = _hidden(reading, of_wrappers)
-        clauses = [each for each in of_rules if each[1] not in self._words]
-        hits = self._hits(reading, clauses, seen)
-        if not hits and len(clauses) < len(of_rules):
-            hits = self._hits(reading, [each for each in of_rules if each[1] in self._words], seen)
+        hits: list[Hit] = []
+        for candidates in of_tiers:
+            hits = hits or self._hits(reading, candidates, seen)
         return hits, _wrapped(reading, of_wrappers)
 
     def _hits(self, reading: Reading, candidates: list[tuple[Template, int]], hay: bytes) -> list[Hit]:
@@ -193,7 +197,7 @@ def _wrapped(reading: Reading, candidates: list[tuple[Template, Wrapper]]) -> li
     found: list[tuple[Wrapper, Match]] = []
     for template, wrapper in candidates:
         position = 0
-        while len(found) < MOST_WRAPPERS:
+        while len(found) < MOST_WRAPPERS and template.may_follow(reading.hay, position):
             match = template.find(reading.text, reading.hay, position)
             if match is None:
                 break

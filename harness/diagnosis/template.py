@@ -161,6 +161,10 @@ class Template:
         """Whether the literal text that it must have is there: a cheap question before the dear one."""
         return all(any(each in hay for each in group) for group in self.required)
 
+    def may_follow(self, hay: bytes, position: int) -> bool:
+        """Whether its most telling literal text stands behind a place."""
+        return any(hay.find(each, position) >= 0 for each in self.required[0])
+
     def find(self, text: str, hay: bytes, position: int = 0) -> Match | None:
         """The first place in `text` (`hay`: in lower case, a byte a character) that is as the template says."""
         found = self._compiled.search(hay, position)
