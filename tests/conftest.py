@@ -24,6 +24,7 @@ PROBES: dict[str, Callable[[], bool]] = {
     "cgroup-v1": lambda: _mounted("cgroup"),
     "cgroup-v2": lambda: _mounted("cgroup2"),
     **{name: lambda name=name: shutil.which(name) is not None for name in ("runc", "crun", "runsc", "busybox")},
+    "chromium": lambda: shutil.which("chromium") is not None,
     "containerd": lambda: all(shutil.which(name) for name in ("containerd", "ctr", "containerd-shim-runc-v2")),
 }
 

@@ -10,6 +10,7 @@ from harness.version import VERSION
 COMMANDS = {
     "bench": ("bench", "bench", "Measure lifecycles of one or more runtimes, interleaved."),
     "bundle": ("bundle", "bundle", "Create or validate a bundle."),
+    "compare": ("compare", "compare", "Compare two results, and fail on a regression."),
     "create": ("create", "create", "Create a container from a bundle or a recipe."),
     "delete": ("verbs", "delete", "Delete a stopped container, or any with --force."),
     "diagnose": ("diagnose", "diagnose", "Name the cause in an error text, and what to do about it."),
@@ -22,6 +23,7 @@ COMMANDS = {
     "minimize": ("minimize", "minimize", "Find the smallest config.json that fails for the same cause."),
     "pause": ("verbs", "pause", "Freeze a container."),
     "ps": ("verbs", "ps", "List the processes in a container."),
+    "report": ("report", "report", "Make one page of results, or export their samples."),
     "reproduce": ("reproduce", "reproduce", "Make a failure of the catalogue happen, and prove its cause."),
     "resume": ("verbs", "resume", "Thaw a container."),
     "run": ("create", "run", "Create and start a container, wait for its end, delete it."),

@@ -266,3 +266,22 @@ def test_unusual() -> None:
     """The distance of a value from the others is in their own robust spread; without one nothing is unusual."""
     assert unusual([10.0, 11.0, 9.0, 10.0, 12.0, 8.0, 100.0])[-1] > 20
     assert unusual([5.0, 5.0, 5.0, 9.0]) == [0, 0, 0, 0]
+
+
+def test_many_values_are_judged_as_fewer_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The computed limits are those that resampling finds, to a tenth of the interval's width; nan and inf never."""
+    draw = random.Random(7)
+    left = [int(1e6 * draw.lognormvariate(0, 0.3)) for _ in range(3000)]
+    right = [int(x * 1.02 * draw.lognormvariate(0, 0.1)) for x in left]
+    pairs = list(zip(left, right, strict=True))
+    computed = [compare("a", "b", "whole", pairs), compare_independent("a", "b", "whole", left, right)]
+    summary = summarize(left)
+    monkeypatch.setattr("harness.bench.statistics.MANY", 10**9)
+    drawn = [compare("a", "b", "whole", pairs), compare_independent("a", "b", "whole", left, right)]
+    for one, other in zip(computed, drawn, strict=True):
+        width = other.ci95[1] - other.ci95[0]
+        assert one.ratio == other.ratio
+        assert one.verdict == other.verdict
+        assert abs(one.ci95[0] - other.ci95[0]) + abs(one.ci95[1] - other.ci95[1]) < 0.2 * width
+    low, high = summarize(left).ci95_ns
+    assert abs(summary.ci95_ns[0] - low) + abs(summary.ci95_ns[1] - high) < 0.3 * (high - low)

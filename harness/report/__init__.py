@@ -1,0 +1,1 @@
+"""Saved results: read, compared, exported, and made into one page. Statistics are those of harness/bench."""
