@@ -23,6 +23,8 @@ def build_programs() -> None:
     subprocess.run([compiler, *flags, "-o", PROGRAMS / "payload", PROGRAMS / "payload.c"], check=True)
     flags = ["-Os", "-static", "-Wall", "-Wextra", "-s"]
     subprocess.run([compiler, *flags, "-o", PROGRAMS / "deny", PROGRAMS / "deny.c"], check=True)
+    for name, more in (("calls", []), ("probe", ["-pthread"])):
+        subprocess.run([compiler, *flags, *more, "-o", PROGRAMS / name, PROGRAMS / f"{name}.c"], check=True)
 
 
 def _prepare() -> None:

@@ -1,4 +1,4 @@
-"""`oci-harness host`: what this host is, what its runtimes are, and what on the node can break containers."""
+"""`oci-harness host`: what this host is, what it lets runtimes do, and what on the node can break containers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,12 @@ from harness.cli.output import console, emit, table
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-    from harness.diagnosis.node.finding import Examination
+    from harness.compat.probes import Probed
+    from harness.diagnosis.node.finding import Finding, Unseen
+    from harness.runtime.discovery import Runtime
 
+VIEWS = ("host", "legacy", "hybrid", "unified")
+MARKS = {True: "yes", False: "no", None: "?"}
 COLOURS = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
 
 
@@ -33,6 +37,7 @@ COLOURS = {"error": "bold red", "warning": "bold yellow", "info": "bold blue"}
     help="Also: can the node execute this file (of DIR with --root)? May be given several times; implies --node.",
 )
 @click.option("--check", is_flag=True, help="Exit with 1 if there is a finding of severity error; implies --node.")
+@click.option("--no-probes", is_flag=True, help="Facts only: try nothing out. A copy (--root) is never tried out.")
 @runtimes_option
 @json_options
 def host(
@@ -40,62 +45,98 @@ def host(
     root: Path | None,
     executables: tuple[str, ...],
     check: bool,
+    no_probes: bool,
     runtimes: tuple[str, ...],
     as_json: bool,
     output: str | None,
 ) -> int:
-    """Show the facts of this host and, with --node, what is wrong with it.
+    """Show what this host is, and what it really lets runtimes do.
 
-    Each finding has the values that were found, the file they are from, the cause it leads to and a fix. What could
-    not be looked at, for want of root or of a file, is listed too. Nothing is changed, and what may hang is left alone.
+    Namespaces, cgroup controllers, seccomp actions, mounts and the like are tried out in child processes, as this user
+    and as an unprivileged one, and each runtime starts a minimal container in each view; nothing is changed and nothing
+    left behind. With --node what is wrong on the node is looked for as well. Each finding has the values that were
+    found, the cause it leads to and a fix. What could not be looked at, for want of root or of a file, is listed too.
     """
+    from harness.compat.probes import probe_host
     from harness.diagnosis.node.examine import copied, examine, live
     from harness.diagnosis.node.facts import facts
-    from harness.diagnosis.node.finding import Examination
+    from harness.diagnosis.node.finding import SEVERITIES, Examination
 
     if root is not None and runtimes:
         raise InputError("--runtime: the runtimes of a copied tree are never started; leave it out with --root")
     tree = live() if root is None else copied(root)
     wanted = node or root is not None or bool(executables) or check
     known = facts(tree)
-    found = _runtimes(runtimes) if root is None else []
+    found, unusable = _runtimes(runtimes) if root is None else ([], [])
+    probed = probe_host(found) if root is None and not no_probes else None
     absolute = tuple(path if root is not None else str(Path(path).absolute()) for path in executables)
     examination = examine(tree, absolute) if wanted else Examination(unseen=list(tree.unseen))
+    findings, unseen = examination.findings, examination.unseen
+    if probed is not None:
+        findings = sorted(probed.findings + findings, key=lambda each: SEVERITIES.index(each.severity))
+        unseen = probed.unseen + unseen
     value = {
         "schema": "oci-harness/host/1",
         "root": None if root is None else str(root),
         **known,
-        "runtimes": found,
+        "runtimes": [*(_runtime(each, probed) for each in found), *unusable],
+        **({} if probed is None else _measured(known, probed)),
         "checks": examination.checks,
-        "findings": [finding.to_json() for finding in examination.findings],
-        "unseen": [unseen.to_json() for unseen in examination.unseen],
+        "findings": [finding.to_json() for finding in findings],
+        "unseen": [each.to_json() for each in unseen],
     }
     emit(value, as_json=as_json, output=output)
     if not as_json:
         _show_facts(value)
-        _show(examination)
-    return 1 if check and examination.failed else 0
+        if probed is not None:
+            _show_probes(value)
+        _show(findings, unseen, len(examination.checks) + (0 if probed is None else len(probed.tries)))
+        if not examination.checks:
+            click.echo("--node examines the node as well: kernel log, file systems, processes, state, limits")
+    return 1 if check and any(each.severity == "error" for each in findings) else 0
 
 
-def _runtimes(names: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Those named, or the usual ones in PATH; one that cannot be used says why."""
+def _runtimes(names: tuple[str, ...]) -> tuple[list[Runtime], list[dict[str, Any]]]:
+    """Those named, or the usual ones in PATH; and of those that are none, why."""
     import shutil
 
     from harness.errors import RuntimeUnusable
     from harness.runtime.discovery import DEFAULT_NAMES, find_runtime, parse_runtime_option
 
-    found: list[dict[str, Any]] = []
+    found: list[Runtime] = []
+    unusable: list[dict[str, Any]] = []
     for option in names or tuple(name for name in DEFAULT_NAMES if shutil.which(name)):
         name, path = parse_runtime_option(option)
+        if any(name == each.name for each in found):
+            raise InputError(f"--runtime {name} is given twice; tell them apart: {name}-a=PATH, {name}-b=PATH")
         try:
-            runtime = find_runtime(option)
+            found.append(find_runtime(option))
         except RuntimeUnusable as error:
             path = path or shutil.which(name)
-            found.append({"name": name, "path": path, "version": None, "usable": False, "reason": error.reason})
-            continue
-        version = runtime.version or None
-        found.append({"name": name, "path": runtime.path, "version": version, "usable": True, "reason": None})
-    return found
+            unusable.append({"name": name, "path": path, "version": None, "usable": False, "reason": error.reason})
+    return found, unusable
+
+
+def _runtime(runtime: Runtime, probed: Probed | None) -> dict[str, Any]:
+    """`usable`: it starts a container in at least one view; `reason`: why not in the host's own."""
+    value = {"name": runtime.name, "path": runtime.path, "version": runtime.version or None}
+    views = probed.starts.get(runtime.name) if probed is not None else None
+    if views is None:
+        return {**value, "usable": True, "reason": None}
+    working = [view for view, start in views.items() if start.works]
+    reason = views["host"].reason
+    if working and reason is not None:
+        reason = f"only in view {', '.join(working)}: {reason}"
+    usable = bool(working) or all(start.works is None for start in views.values())
+    return {**value, "usable": usable, "reason": reason, "views": {k: v.to_json() for k, v in views.items()}}
+
+
+def _measured(known: dict[str, Any], probed: Probed) -> dict[str, Any]:
+    """The facts with what the probes know of them, and the probes' own fields."""
+    value = probed.to_json()
+    controllers = {**known["cgroup"]["controllers"], **{k: v.to_json() for k, v in probed.controllers.items()}}
+    namespaces = {kind: {**each, **value["probes"].get(f"ns:{kind}", {})} for kind, each in known["namespaces"].items()}
+    return {"cgroup": {**known["cgroup"], "controllers": controllers}, "namespaces": namespaces, **value}
 
 
 def _show_facts(value: dict[str, Any]) -> None:
@@ -121,20 +162,43 @@ def _show_facts(value: dict[str, Any]) -> None:
     if missing is not None:
         row("capabilities", f"without {' '.join(missing)}" if missing else "all")
     if value["runtimes"]:
-        rows = [(r["name"], r["version"] or "-", r["path"] or "-", r["reason"] or "usable") for r in value["runtimes"]]
-        table(None, ("runtime", "version", "path", ""), rows)
+        columns = sorted({view for each in value["runtimes"] for view in each.get("views", {})}, key=VIEWS.index)
+        rows = [
+            (
+                each["name"],
+                each["version"] or "-",
+                each["path"] or "-",
+                *(MARKS[each["views"][view]["works"]] if "views" in each else "-" for view in columns),
+                each["reason"] or "usable",
+            )
+            for each in value["runtimes"]
+        ]
+        table(None, ("runtime", "version", "path", *columns, ""), rows)
 
 
-def _show(examination: Examination) -> None:
+def _show_probes(value: dict[str, Any]) -> None:
+    """A row for each group of probes: what works, and what does not."""
+    groups: dict[str, list[str]] = {}
+    for name, each in value["probes"].items():
+        group, _, what = name.partition(":")
+        rootless = each["rootless"]
+        mark = "no " if not each["works"] else "" if rootless is None or rootless["works"] else "root only: "
+        groups.setdefault(group, []).append(f"{mark}{what or 'yes'}")
+    rows = [
+        (group, ", ".join(sorted(words, key=lambda word: (word.startswith(("no ", "root only")), word))))
+        for group, words in groups.items()
+    ]
+    drivers = [f"{'' if each['works'] else 'no '}{name}" for name, each in value["drivers"].items()]
+    rows.append(("driver", ", ".join(drivers)))
+    table(f"tried out in {value['probe_seconds']:.1f} s", ("", ""), rows)
+
+
+def _show(findings: list[Finding], unseen: list[Unseen], checks: int) -> None:
     from rich.text import Text
 
-    if not examination.checks:
-        click.echo("\n--node examines the node as well")
-        return
     out = console()
     counts = dict.fromkeys(COLOURS, 0)
-    click.echo()
-    for finding in examination.findings:
+    for finding in findings:
         counts[finding.severity] += 1
         head = Text()
         head.append(f"{finding.severity:8}", COLOURS[finding.severity])
@@ -149,9 +213,9 @@ def _show(examination: Examination) -> None:
             ("fix:", finding.fix),
         ):
             out.print(Text(f"        {label} {text}"), soft_wrap=True)
-    if examination.unseen:
-        click.echo(("\n" if examination.findings else "") + "not looked at:")
-        for unseen in examination.unseen:
-            click.echo(f"  {unseen.what}: {unseen.reason}")
+    if unseen:
+        click.echo(("\n" if findings else "") + "not looked at:")
+        for each in unseen:
+            click.echo(f"  {each.what}: {each.reason}")
     told = ", ".join(f"{number} {severity}" for severity, number in counts.items() if number)
-    click.echo(f"\n{len(examination.checks)} checks: {told or 'nothing found'}")
+    click.echo(f"\n{checks} checks: {told or 'nothing found'}")

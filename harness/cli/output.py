@@ -58,7 +58,7 @@ def emit(value: Any, *, as_json: bool, output: str | None = None) -> None:
     if output is not None:
         write_atomically(output, _encoded(value))
     if as_json:
-        click.echo(_encoded(value), nl=False)
+        click.echo(_encoded(value).decode(), nl=False)
 
 
 def console(stderr: bool = False) -> Console:

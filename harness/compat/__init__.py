@@ -1,0 +1,1 @@
+"""What works on which kernel, cgroup layout and runtime."""

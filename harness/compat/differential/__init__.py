@@ -1,0 +1,1 @@
+"""The differential oracle: one config.json on two runtimes, and what each of them made of it."""
