@@ -15,7 +15,6 @@ from harness.cli.text_input import open_text
 from harness.errors import InputError
 
 if TYPE_CHECKING:
-
     from harness.diagnosis.diagnosis import Diagnosis, Report
 
 CHUNK = 1 << 16  # characters read at once of a line that is longer

@@ -19,7 +19,7 @@ from harness.compat.differential.trial import Trial
 from harness.oci.bundle import create_bundle
 from harness.runtime.session import Session
 
-# Any seed meets what the first test looks for within 300 cases (tests/unit/test_differ_generation.py); this one does so early.
+# Any seed meets what the first test looks for within 300 cases (tests/unit/test_differ_generation.py); this one early.
 SEED, CASES = 6, 170
 
 

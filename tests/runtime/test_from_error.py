@@ -34,12 +34,15 @@ def again(session: Session, text: str) -> Reproduction:
             "stat /opt/app.conf: no such file or directory",
             {"/opt/app.conf", "/etc/app"},
         ),
-        (INIT + 'error setting cgroup config for procHooks process: failed to write "-7": '
-         "write /sys/fs/cgroup/memory/pod1/memory.limit_in_bytes: invalid argument: unknown", {"-7"}),
+        (
+            INIT + 'error setting cgroup config for procHooks process: failed to write "-7": '
+            "write /sys/fs/cgroup/memory/pod1/memory.limit_in_bytes: invalid argument: unknown",
+            {"-7"},
+        ),
         ("Error: crun: executable file `server9` not found in $PATH: No such file or directory", {"server9"}),
         ("crun: error stat'ing file `/opt/gone`: No such file or directory", {"/opt/gone"}),
     ],
-)  # fmt: skip - a text in two pieces is one row
+)
 def test_the_text_comes_again_with_its_own_values(pair: Session, text: str, instantiated: set[str]) -> None:
     run = again(pair, text)
     assert run.same, run.differences

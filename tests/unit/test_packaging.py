@@ -147,7 +147,8 @@ def test_dependencies_are_those_that_are_imported() -> None:
 
     modules = {"python-prctl": "prctl", "google-re2": "re2", "PyYAML": "yaml"}
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *(each for name in extras if name != "test" for each in extras[name])]
+    wanted = [*PROJECT["project"]["dependencies"]]
+    wanted += [each for name in extras if name != "test" for each in extras[name]]
     declared = {re.split(r"[<>=!~ \[]", each)[0] for each in wanted}
     imported: set[str] = set()
     for path in (ROOT / "harness").rglob("*.py"):
