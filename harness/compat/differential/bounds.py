@@ -27,7 +27,7 @@ _ODD: Final = re.compile(r"[^a-z0-9_.-]")  # in no name of a file system of the 
 COMMANDS: Final = frozenset(
     {"/payload", "payload", "./payload", "//payload", "/bin/true", "true", "/bin/false", "", " ", ".", "/",
      "/etc/hosts", "nope", NOWHERE, "/bin/busybox", "../payload", "/payload/", "/tmp/../payload"}
-)  # fmt: skip - a table is read by its columns
+)  # fmt: skip # a table is read by its columns
 # Namespaced, and worth nothing outside of the container. Values are free.
 SYSCTLS: Final = {
     "net.ipv4.ip_forward": "network",

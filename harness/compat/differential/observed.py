@@ -25,10 +25,10 @@ from harness.runtime.session import Session
 Facts = dict[str, str]
 
 _STATUS: Final = ("Uid", "Gid", "Groups", "Umask", "NoNewPrivs", "Seccomp", "SigBlk", "SigIgn", "CapInh", "CapPrm",
-                  "CapEff", "CapBnd", "CapAmb")  # fmt: skip - a table is read by its columns
+                  "CapEff", "CapBnd", "CapAmb")  # fmt: skip # a table is read by its columns
 _CAPABILITIES: Final = {
     "CapInh": "inheritable", "CapPrm": "permitted", "CapEff": "effective", "CapBnd": "bounding", "CapAmb": "ambient"
-}  # fmt: skip - a table is read by its columns
+}  # fmt: skip # a table is read by its columns
 _ONE_LINE: Final = ("oom_score_adj", "personality", "timens_offsets", "uid_map", "gid_map", "setgroups", "attr/current")
 # Settings of a cgroup, not its use; names of harness.cgroup's sections.
 _LIMITS: Final = {
@@ -40,7 +40,7 @@ _LIMITS: Final = {
     "cpuset": ("cpus", "mems", "partition"),
     "hugetlb": ("pages",),
     "freezer": ("frozen",),
-}  # fmt: skip - a table is read by its columns
+}  # fmt: skip # a table is read by its columns
 # Further settings, as (controller, file).
 _FILES: Final = (
     ("memory", "memory.swappiness"),
@@ -197,7 +197,7 @@ def _setting(file: str, content: str, found: Facts) -> None:
 def _limit(value: Any) -> str:
     if isinstance(value, dict):  # of huge pages and devices: what is limited
         return " ".join(f"{key}:{_limit(each)}" for key, each in sorted(value.items()) if "limit" in key or ":" in key
-                        or isinstance(each, dict))  # fmt: skip - a table is read by its columns
+                        or isinstance(each, dict))  # fmt: skip # a table is read by its columns
     return str(value)
 
 

@@ -194,7 +194,7 @@ VALUES: Final[dict[str, tuple[Any, ...]]] = {
         {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": NOWHERE}, {"defaultAction": "SCMP_ACT_KILL"},
         {"defaultAction": "SCMP_ACT_ERRNO"},
     ),
-}  # fmt: skip - a table is read by its columns
+}  # fmt: skip # a table is read by its columns
 
 # pointer: an object that is sound there, whose members are then tried one by one
 TEMPLATES: Final[dict[str, Any]] = {
@@ -211,7 +211,7 @@ TEMPLATES: Final[dict[str, Any]] = {
                       "args": [{"index": 0, "value": 1, "valueTwo": 0, "op": "SCMP_CMP_EQ"}]}],
     },
     "/linux/resources/blockIO/throttleReadBpsDevice/-": {"major": 1, "minor": 3, "rate": 1000},
-}  # fmt: skip - a table is read by its columns
+}  # fmt: skip # a table is read by its columns
 
 # Further whole mounts, each worth a card.
 VALUES["/mounts/-"] = (
@@ -239,4 +239,4 @@ VALUES["/mounts/-"] = (
             ["copy-symlink"], ["lazytime"], ["relatime", "strictatime"],
         )
     ),
-)  # fmt: skip - a table is read by its columns
+)  # fmt: skip # a table is read by its columns
