@@ -6,10 +6,11 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import prctl
 import pytest
 import saved_results as saved
 
@@ -24,6 +25,15 @@ from harness.report.saved import load
 html.MOST_LINK, target, *results = int(sys.argv[1]), *sys.argv[2:]
 open(target, "w").write(html.render([load(path, keep=True) for path in results]))
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def somebody_else_reaps() -> Iterator[None]:
+    """The helpers that a browser leaves to end by themselves go to the host's init, not to the tests."""
+    before = prctl.get_child_subreaper()
+    prctl.set_child_subreaper(False)
+    yield
+    prctl.set_child_subreaper(before)
 
 
 @pytest.fixture(autouse=True)
