@@ -106,21 +106,14 @@ def _free_controllers() -> tuple[str, ...]:
 
 
 def _apply(view: View) -> tuple[list[Step], Layout]:
-    done: list[Step] = []
-    for step in view_steps(view, detect(), _free_controllers()):
+    steps = view_steps(view, detect(), _free_controllers())
+    for step in steps:
         try:
             step.apply()
         except OSError as error:
-            if error.errno == errno.EINVAL and step.fstype == "cgroup":
-                # /proc/cgroups lists it all the same, but it is there for v2 only (CONFIG_MEMCG_V1, CONFIG_CPUSETS_V1
-                # are off; since Linux 6.12): a node that boots with v1 has nothing there either
-                Path(step.target).rmdir()
-                done.remove(Step("mkdir", step.target))
-                continue
             hint = "; the controller is in use by cgroup v2" if error.errno == errno.EBUSY else ""
             raise HostError(f"the {view} view cannot be made here: {step}: {error.strerror}{hint}") from None
-        done.append(step)
-    return done, detect()
+    return steps, detect()
 
 
 def show(namespace: MountNamespace, view: View) -> tuple[list[Step], Layout]:

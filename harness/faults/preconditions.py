@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.cgroup import groups
 from harness.kernel import shim
 from harness.runtime.session import Session
 
@@ -30,28 +29,6 @@ def _controller(session: Session, argument: str) -> str | None:
     if found is None:
         return f"no {name} controller in this view"
     return None if not version or found == int(version) else f"{name} is a cgroup v{found} controller in this view"
-
-
-def _cgroup_file(session: Session, name: str) -> str | None:
-    """`cpu.rt_runtime_us`: whether a new cgroup has this file; what is before the dot is the controller."""
-    controller = name.partition(".")[0]
-    hierarchy = session.layout.hierarchy(controller)
-    if hierarchy is None:
-        return f"no {controller} controller in this view"
-    path = f"{session.workspace.cgroup}/file-probe"
-
-    def look() -> bool:
-        created = groups.create(session.layout, path, [controller], exist_ok=True)
-        try:
-            return Path(hierarchy.mount_point, path, name).exists()
-        finally:
-            groups.remove(session.layout, path, enabled=created.enabled)
-
-    return None if session.namespace.call(look) else f"this kernel has no {name}"
-
-
-def _no_cgroup_file(session: Session, name: str) -> str | None:
-    return f"there is {name}" if _cgroup_file(session, name) is None else None
 
 
 def _no_controller(session: Session, name: str) -> str | None:
@@ -155,8 +132,6 @@ PROBES: dict[str, Probe] = {
     "root": _root,
     "cgroup": _cgroup,
     "controller": _controller,
-    "cgroup-file": _cgroup_file,
-    "no-cgroup-file": _no_cgroup_file,
     "no-controller": _no_controller,
     "mode": _mode,
     "v2-controller": _v2_controller,

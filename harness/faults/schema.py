@@ -152,13 +152,6 @@ class KeyQuota(_NodeStep, frozen=True, tag="key-quota"):
     uid: int
 
 
-class AppArmorProfile(_NodeStep, frozen=True, tag="apparmor-profile"):
-    """An AppArmor profile is loaded; `rules` is what stands between its braces, less the final newline."""
-
-    name: str
-    rules: str
-
-
 class TakenId(_NodeStep, frozen=True, tag="taken-id"):
     """Another container has this container's id already."""
 
@@ -203,7 +196,6 @@ NodeStep = (
     | Wrap
     | DenySyscalls
     | KeyQuota
-    | AppArmorProfile
     | TakenId
     | StateFile
     | KillInit
@@ -230,9 +222,6 @@ class Heal(_Strict, frozen=True):
     config: list[Patch] = []
     rootfs: list[RootfsStep] = []
     node: list[NodeStep] = []
-    # a regular expression for the clause of a healed bundle that fails since this node lacks what it needs when whole:
-    # then nothing can be proven here, and the fault is not applicable
-    lacking: str | None = None
 
 
 class Expect(_Strict, frozen=True):

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +19,25 @@ from harness.diagnosis.node import filesystems, sockets, state
 from harness.diagnosis.node.examine import CHECKS, copied, examine, live
 from harness.diagnosis.node.kernel_log import kernel_log
 from harness.diagnosis.node.processes import table_of
-from harness.kernel import shim
+from harness.kernel import procfs, shim
 from harness.kernel.mounts import MountNamespace
+from harness.process.children import reap_orphans
 from harness.runtime.discovery import find_runtime
 from harness.runtime.failures import check
 from harness.runtime.session import Session
 from harness.runtime.workspace import remove_tree
 
 Require = Callable[..., None]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left() -> Iterator[None]:
+    """Processes that a try, or a command, leaves to end by themselves are ours once something made us the subreaper."""
+    yield
+    until = time.monotonic() + 5
+    while (left := procfs.children(os.getpid())) and time.monotonic() < until:
+        reap_orphans(frozenset(stat.comm for pid in left if (stat := procfs.process_stat(pid)) is not None))
+    assert not left, [procfs.process_stat(pid) for pid in left]
 
 
 def host(*args: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,9 @@ from harness.cgroup.hierarchy import detect
 from harness.compat.probes.controllers import try_controllers
 from harness.compat.probes.tries import NOBODY, program, try_all
 from harness.errors import HostError
+from harness.kernel import procfs
 from harness.oci.recipe import data_root
+from harness.process.children import reap_orphans
 
 Require = Callable[..., None]
 DENY = str(data_root() / "payload" / "deny")
@@ -33,6 +35,16 @@ ALWAYS = (
     "seccomp:errno",
     "seccomp:trap",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def none_left() -> Iterator[None]:
+    """Processes that a try, or a command, leaves to end by themselves are ours once something made us the subreaper."""
+    yield
+    until = time.monotonic() + 5
+    while (left := procfs.children(os.getpid())) and time.monotonic() < until:
+        reap_orphans(frozenset(stat.comm for pid in left if (stat := procfs.process_stat(pid)) is not None))
+    assert not left, [procfs.process_stat(pid) for pid in left]
 
 
 def cgroups() -> set[str]:

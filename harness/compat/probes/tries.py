@@ -11,6 +11,7 @@ from typing import Any
 
 from harness.errors import HostError
 from harness.oci.recipe import data_root
+from harness.process.children import reap_orphans
 from harness.process.command import run
 
 NOBODY = 65534  # user and group that a rootless runtime is tried as
@@ -93,6 +94,7 @@ def try_all(
     argv += [word for each in idmap for word in ("-i", each)]
     try:
         done = run("probe", [*argv, *names], timeout_s=TIMEOUT_S)
+        reap_orphans(frozenset({"probe"}))  # what a try leaves to end by itself
         if done.exit_status != 0 or done.timed_out:
             raise HostError(f"the probe program ended with status {done.exit_status}: {' '.join(argv)}")
         return parse(done.stdout.decode(errors="replace"))
