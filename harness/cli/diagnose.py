@@ -57,11 +57,13 @@ def diagnose(source: str, jsonl: bool, everything: bool, as_json: bool, output: 
 
 def _stream(stream: IO[str]) -> bool:
     """--jsonl. Whether every message could be named."""
+    import msgspec
+
     from harness.diagnosis import diagnose
     from harness.diagnosis.explain import report_to_json
 
     every = True
-    write = sys.stdout.write
+    write = sys.stdout.buffer.write
     for line in _lines(stream):
         if not line.strip():
             continue
@@ -71,8 +73,12 @@ def _stream(stream: IO[str]) -> bool:
         value: dict[str, Any] = report_to_json(report)
         if name is not None:
             value = {"id": name, **value}
-        write(json.dumps(value) + "\n")
-    sys.stdout.flush()
+        try:
+            answer = msgspec.json.encode(value)
+        except UnicodeEncodeError:  # half of a surrogate pair, from an escape of the input
+            answer = json.dumps(value).encode()
+        write(answer + b"\n")
+    sys.stdout.buffer.flush()
     return every
 
 
