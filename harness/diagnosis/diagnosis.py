@@ -91,12 +91,18 @@ def diagnose_lines(lines: Iterable[str], book: RuleBook | None = None) -> Report
     book = book or load_rules()
     found: dict[tuple[str, ...], Diagnosis] = {}
     report = Report()
+    only: Diagnosis | None = None  # most texts hold one failure, which need not be told from others
     for record in records(lines):
         diagnosis = diagnose_record(record, book)
         if diagnosis is None:
             continue
-        rule = diagnosis.rule.id if diagnosis.rule else ""
-        key = (rule, diagnosis.cause or "", _OWN.sub("#", " ".join(diagnosis.decisive.split())))
+        if only is None and not found:
+            only = diagnosis
+            continue
+        if only is not None:
+            found[_key(only)] = only
+            only = None
+        key = _key(diagnosis)
         before = found.get(key)
         if before is not None:
             found[key] = replace(before, count=before.count + diagnosis.count)
@@ -104,10 +110,19 @@ def diagnose_lines(lines: Iterable[str], book: RuleBook | None = None) -> Report
             found[key] = diagnosis
         else:
             report.others += diagnosis.count
+    if only is not None:
+        report.failures = [only]
+        return report
     if any(each.tier != "word" for each in found.values()):  # then a mere word in another line is no failure
         found = {key: each for key, each in found.items() if each.tier != "word" or each.wrappers}
     report.failures = sorted(found.values(), key=lambda each: (TIERS.index(each.tier), each.cause is None))
     return report
+
+
+def _key(diagnosis: Diagnosis) -> tuple[str, ...]:
+    """What two reports of one failure have in common."""
+    rule = diagnosis.rule.id if diagnosis.rule else ""
+    return rule, diagnosis.cause or "", _OWN.sub("#", " ".join(diagnosis.decisive.split()))
 
 
 def diagnose_record(record: Record, book: RuleBook) -> Diagnosis | None:
@@ -216,7 +231,7 @@ def _diagnosis(
         runtimes[0] if len(runtimes) == 1 else None,
     )
     stages = [wrapper.stage for wrapper in before if wrapper.stage]
-    times = _TIMES.search(record.text)
+    times = _TIMES.search(record.text) if "(x" in record.text else None
     return Diagnosis(
         side=what["sides"][0] if what["sides"] else None,
         decisive=record.text[start:end],

@@ -144,7 +144,11 @@ class RuleBook:
         seen = _hidden(reading, of_wrappers)
         hits: list[Hit] = []
         for candidates in of_tiers:
-            hits = hits or self._hits(reading, candidates, seen)
+            if candidates and not hits:
+                candidates.sort(
+                    key=_most_literal
+                )  # once the best of a rule's templates holds, its others are not asked
+                hits = self._hits(reading, candidates, seen)
         return hits, _wrapped(reading, of_wrappers)
 
     def _hits(self, reading: Reading, candidates: list[tuple[Template, int]], hay: bytes) -> list[Hit]:
@@ -181,6 +185,10 @@ class RuleBook:
         return all(each.possible(hay) and each.find(text, hay) for each in needed) and not any(
             each.possible(hay) and each.find(text, hay) for each in unless
         )
+
+
+def _most_literal(candidate: tuple[Template, int]) -> int:
+    return -candidate[0].literal
 
 
 def _hidden(reading: Reading, candidates: list[tuple[Template, Wrapper]]) -> bytes:
