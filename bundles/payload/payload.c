@@ -5,6 +5,12 @@
  *   payload exit N          stamp, exit N
  *   payload pause           stamp, then wait for SIGTERM or SIGINT (exit 0)
  *   payload memory BYTES    stamp, touch that much memory, then wait like pause
+ *   payload ask COMMAND...  stamp, answer each command with one JSON line, print "end", then wait like pause:
+ *       call NR ARG...      [result] of a system call; an ARG is a number, or a pointer to the text behind its '@'
+ *       read PATH           [0, "the first 16383 bytes"] or [-errno, ""]
+ *       link PATH           the same of where a symbolic link points to
+ *       ,                   between two commands
+ *   payload hook FILE NAME STATUS   append to FILE what a hook can see, as one JSON line, and exit with STATUS
  *
  * No C library, no dynamic loader, no allocation before the clock is read.
  */
@@ -18,8 +24,8 @@ struct timespec64 {
 };
 
 #if defined(__x86_64__)
-enum { NR_write = 1, NR_mmap = 9, NR_rt_sigaction = 13, NR_rt_sigreturn = 15, NR_pause = 34, NR_exit_group = 231,
-       NR_clock_gettime = 228 };
+enum { NR_read = 0, NR_write = 1, NR_close = 3, NR_mmap = 9, NR_rt_sigaction = 13, NR_rt_sigreturn = 15, NR_pause = 34,
+       NR_exit_group = 231, NR_clock_gettime = 228, NR_openat = 257, NR_readlinkat = 267 };
 
 static i64 call6(i64 nr, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
 {
@@ -42,8 +48,8 @@ static i64 wait_for_signal(void)
 	return call6(NR_pause, 0, 0, 0, 0, 0, 0);
 }
 #elif defined(__aarch64__)
-enum { NR_write = 64, NR_mmap = 222, NR_rt_sigaction = 134, NR_rt_sigreturn = 139, NR_ppoll = 73, NR_exit_group = 94,
-       NR_clock_gettime = 113 };
+enum { NR_read = 63, NR_write = 64, NR_close = 57, NR_mmap = 222, NR_rt_sigaction = 134, NR_rt_sigreturn = 139,
+       NR_ppoll = 73, NR_exit_group = 94, NR_clock_gettime = 113, NR_openat = 56, NR_readlinkat = 78 };
 
 static i64 call6(i64 nr, i64 a, i64 b, i64 c, i64 d, i64 e, i64 f)
 {
@@ -124,6 +130,170 @@ static void catch_signal(int sig)
 	call6(NR_rt_sigaction, sig, (i64)&action, 0, 8, 0, 0);
 }
 
+/* What is to be written, collected: a line goes out in one write, so that those of several writers do not mix. */
+static char line[65536];
+static int used;
+
+static void put(char c)
+{
+	if (used < (int)sizeof(line))
+		line[used++] = c;
+}
+
+static void put_text(const char *text)
+{
+	for (; *text; text++)
+		put(*text);
+}
+
+static void put_number(i64 value)
+{
+	char digits[24];
+	int at = 0;
+	u64 left = value < 0 ? -(u64)value : (u64)value;
+	if (value < 0)
+		put('-');
+	do
+		digits[at++] = (char)('0' + left % 10);
+	while (left /= 10);
+	while (at)
+		put(digits[--at]);
+}
+
+/* A JSON string; a byte outside of printable ASCII is the character of that number. */
+static void put_string(const char *text, i64 length)
+{
+	static const char hex[] = "0123456789abcdef";
+	put('"');
+	for (i64 i = 0; i < length; i++) {
+		unsigned char c = (unsigned char)text[i];
+		if (c >= ' ' && c < 127 && c != '"' && c != '\\') {
+			put((char)c);
+		} else {
+			put_text("\\u00");
+			put(hex[c >> 4]);
+			put(hex[c & 15]);
+		}
+	}
+	put('"');
+}
+
+static i64 length_of(const char *text)
+{
+	i64 length = 0;
+	while (text[length])
+		length++;
+	return length;
+}
+
+static void flush(i64 fd)
+{
+	put('\n');
+	call6(NR_write, fd, (i64)line, used, 0, 0, 0);
+	used = 0;
+}
+
+static i64 read_all(i64 fd, char *into, i64 most)
+{
+	i64 have = 0, got;
+	while (have < most && (got = call6(NR_read, fd, (i64)(into + have), most - have, 0, 0, 0)) > 0)
+		have += got;
+	return have ? have : got;
+}
+
+static char text[16384];
+
+static void answer_text(const char *path, int link)
+{
+	i64 got;
+	if (link) {
+		got = call6(NR_readlinkat, -100 /* AT_FDCWD */, (i64)path, (i64)text, sizeof(text), 0, 0);
+	} else if ((got = call6(NR_openat, -100, (i64)path, 0, 0, 0, 0)) >= 0) {
+		i64 fd = got;
+		got = read_all(fd, text, sizeof(text) - 1);
+		call6(NR_close, fd, 0, 0, 0, 0, 0);
+	}
+	put('[');
+	put_number(got < 0 ? got : 0);
+	put(',');
+	put_string(text, got < 0 ? 0 : got);
+	put(']');
+	flush(1);
+}
+
+static i64 argument_of(const char *word)
+{
+	if (*word == '@')
+		return (i64)(word + 1);
+	return *word == '-' ? -(i64)number(word + 1) : (i64)number(word);
+}
+
+static void answer(char **words)
+{
+	while (*words) {
+		const char *verb = *words++;
+		int link = same(verb, "link");
+		if ((link || same(verb, "read")) && *words) {
+			answer_text(*words++, link);
+		} else if (same(verb, "call")) {
+			i64 values[7] = { 0 };
+			for (int i = 0; *words && !same(*words, ","); words++)
+				if (i < 7)
+					values[i++] = argument_of(*words);
+			i64 result = call6(values[0], values[1], values[2], values[3], values[4], values[5], values[6]);
+			put('[');
+			put_number(result);
+			put(']');
+			flush(1);
+		}
+	}
+	put_text("\"end\"");
+	flush(1);
+}
+
+static void put_list(char **words)
+{
+	put('[');
+	for (int i = 0; words[i]; i++) {
+		if (i)
+			put(',');
+		put_string(words[i], length_of(words[i]));
+	}
+	put(']');
+}
+
+static void hook(u64 now, int argc, char **argv)
+{
+	static char *const kinds[] = { "/proc/self/ns/mnt", "/proc/self/ns/pid", "/proc/self/ns/net", "/proc/self/ns/uts",
+				       "/proc/self/ns/ipc" };
+	put_text("{\"name\":");
+	put_string(argv[3], length_of(argv[3]));
+	put_text(",\"at_ns\":");
+	put_number((i64)now);
+	put_text(",\"args\":");
+	put_list(argv);
+	put_text(",\"env\":");
+	put_list(argv + argc + 1);
+	put_text(",\"namespaces\":{");
+	for (int i = 0; i < 5; i++) {
+		i64 got = call6(NR_readlinkat, -100, (i64)kinds[i], (i64)text, 64, 0, 0);
+		if (i)
+			put(',');
+		put_string(kinds[i] + 14, 3);
+		put(':');
+		put_string(text, got < 0 ? 0 : got);
+	}
+	put_text("},\"stdin\":");
+	i64 got = read_all(0, text, sizeof(text));
+	put_string(text, got < 0 ? 0 : got);
+	put('}');
+	i64 fd = call6(NR_openat, -100, (i64)argv[2], 02001 | 0100 /* O_WRONLY, O_APPEND, O_CREAT */, 0666, 0, 0);
+	if (fd < 0)
+		leave(125);
+	flush(fd);
+	leave((i64)number(argv[4]));
+}
+
 __attribute__((used)) void payload(const u64 *stack)
 {
 	struct timespec64 now;
@@ -133,12 +303,17 @@ __attribute__((used)) void payload(const u64 *stack)
 
 	const char *verb = argc > 1 ? argv[1] : "exit";
 	const char *argument = argc > 2 ? argv[2] : "0";
-	int stays = same(verb, "pause") || same(verb, "memory");
+	if (same(verb, "hook") && argc > 4)
+		hook((u64)now.seconds * 1000000000UL + (u64)now.nanoseconds, argc, argv);
+	int asked = same(verb, "ask");
+	int stays = asked || same(verb, "pause") || same(verb, "memory");
 	if (stays) { /* before the stamp: whoever has seen it may send a signal at once */
 		catch_signal(15);
 		catch_signal(2);
 	}
 	stamp((u64)now.seconds * 1000000000UL + (u64)now.nanoseconds);
+	if (asked)
+		answer(argv + 2);
 	if (same(verb, "memory")) {
 		u64 bytes = number(argument);
 		volatile char *area = (volatile char *)call6(NR_mmap, 0, (i64)bytes, 3 /* read, write */, 0x22, -1, 0);

@@ -106,14 +106,22 @@ def _free_controllers() -> tuple[str, ...]:
 
 
 def _apply(view: View) -> tuple[list[Step], Layout]:
-    steps = view_steps(view, detect(), _free_controllers())
-    for step in steps:
+    done: list[Step] = []
+    for step in view_steps(view, detect(), _free_controllers()):
         try:
             step.apply()
         except OSError as error:
+            made = Step("mkdir", step.target)
+            if error.errno == errno.EINVAL and step.fstype == "cgroup" and made in done:
+                # /proc/cgroups lists it all the same, but it is there for v2 only (CONFIG_MEMCG_V1, CONFIG_CPUSETS_V1
+                # are off; since Linux 6.12): a node that boots with v1 has nothing there either
+                Path(step.target).rmdir()
+                done.remove(made)
+                continue
             hint = "; the controller is in use by cgroup v2" if error.errno == errno.EBUSY else ""
             raise HostError(f"the {view} view cannot be made here: {step}: {error.strerror}{hint}") from None
-    return steps, detect()
+        done.append(step)
+    return done, detect()
 
 
 def show(namespace: MountNamespace, view: View) -> tuple[list[Step], Layout]:

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from harness.errors import HarnessError, HostError, InputError
-from harness.faults import key_quota, node_cgroups, schema
+from harness.faults import apparmor, key_quota, node_cgroups, schema
 from harness.kernel import shim
 from harness.oci.recipe import data_root
 from harness.oci.spec import Config
@@ -237,6 +237,12 @@ class Node:
 
     def _keyquota(self, step: schema.KeyQuota) -> None:
         key_quota.use_up(self, step)
+
+    def _apparmorprofile(self, step: schema.AppArmorProfile) -> None:
+        name = expand(step.name, self.variables)
+        apparmor.load(name, step.rules)
+        self.undo.callback(apparmor.remove, name)
+        self.done.append(f"apparmor_parser -r: profile {name} {{ {' '.join(step.rules.split())} }}")
 
     def _takenid(self, step: schema.TakenId) -> None:
         other = self.session.container(self.runtime, "pause", f"{self.variables['id']}-holder")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.cgroup import groups
 from harness.kernel import shim
 from harness.runtime.session import Session
 
@@ -22,17 +23,46 @@ def _cgroup(session: Session, version: str) -> str | None:
     return None if int(version) in versions else f"no cgroup v{version} controller in this view"
 
 
+def _version(session: Session, name: str) -> int | None:
+    """The version in which runtimes can use a controller: what v2 has in a hybrid layout they pass over."""
+    found = session.layout.version(name)
+    return None if found == 2 and session.layout.mode == "hybrid" else found
+
+
 def _controller(session: Session, argument: str) -> str | None:
     """`memory` in any version, `memory:1` in version 1."""
     name, _, version = argument.partition(":")
-    found = session.layout.version(name)
+    found = _version(session, name)
     if found is None:
-        return f"no {name} controller in this view"
+        only = " that is not of v2 only" if session.layout.version(name) else ""
+        return f"no {name} controller{only} in this view"
     return None if not version or found == int(version) else f"{name} is a cgroup v{found} controller in this view"
 
 
+def _cgroup_file(session: Session, name: str) -> str | None:
+    """`cpu.rt_runtime_us`: whether a new cgroup has this file; what is before the dot is the controller."""
+    controller = name.partition(".")[0]
+    hierarchy = session.layout.hierarchy(controller)
+    if hierarchy is None or _version(session, controller) is None:
+        return f"no {controller} controller in this view"
+    path = f"{session.workspace.cgroup}/file-probe"
+
+    def look() -> bool:
+        created = groups.create(session.layout, path, [controller], exist_ok=True)
+        try:
+            return Path(hierarchy.mount_point, path, name).exists()
+        finally:
+            groups.remove(session.layout, path, enabled=created.enabled)
+
+    return None if session.namespace.call(look) else f"this kernel has no {name}"
+
+
+def _no_cgroup_file(session: Session, name: str) -> str | None:
+    return f"there is {name}" if _cgroup_file(session, name) is None else None
+
+
 def _no_controller(session: Session, name: str) -> str | None:
-    return f"the {name} controller is there" if session.layout.version(name) else None
+    return f"the {name} controller is there" if _version(session, name) else None
 
 
 def _mode(session: Session, modes: str) -> str | None:
@@ -132,6 +162,8 @@ PROBES: dict[str, Probe] = {
     "root": _root,
     "cgroup": _cgroup,
     "controller": _controller,
+    "cgroup-file": _cgroup_file,
+    "no-cgroup-file": _no_cgroup_file,
     "no-controller": _no_controller,
     "mode": _mode,
     "v2-controller": _v2_controller,

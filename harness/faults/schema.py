@@ -152,6 +152,13 @@ class KeyQuota(_NodeStep, frozen=True, tag="key-quota"):
     uid: int
 
 
+class AppArmorProfile(_NodeStep, frozen=True, tag="apparmor-profile"):
+    """An AppArmor profile is loaded; `rules` is what stands between its braces, less the final newline."""
+
+    name: str
+    rules: str
+
+
 class TakenId(_NodeStep, frozen=True, tag="taken-id"):
     """Another container has this container's id already."""
 
@@ -196,6 +203,7 @@ NodeStep = (
     | Wrap
     | DenySyscalls
     | KeyQuota
+    | AppArmorProfile
     | TakenId
     | StateFile
     | KillInit
@@ -222,6 +230,9 @@ class Heal(_Strict, frozen=True):
     config: list[Patch] = []
     rootfs: list[RootfsStep] = []
     node: list[NodeStep] = []
+    # a regular expression for the clause of a healed bundle that fails since this node lacks what it needs when whole:
+    # then nothing can be proven here, and the fault is not applicable
+    lacking: str | None = None
 
 
 class Expect(_Strict, frozen=True):
@@ -264,3 +275,11 @@ class Fault(_Strict, frozen=True):
     needs: list[str] = []  # preconditions, see harness/faults/preconditions.py
     exec_command: list[str] = []  # a command to `exec` once it runs: for faults of that stage
     notes: str = ""
+
+    @property
+    def heals_to_recipe(self) -> bool:
+        """Whether the healed bundle is the recipe as it is, on the node as it is."""
+        broken, heal = self.break_, self.heal
+        changed = {"config": broken.config or broken.raw_config, "rootfs": broken.rootfs, "node": broken.node}
+        undone = all(kind in heal.undo for kind, steps in changed.items() if steps)
+        return undone and not (heal.config or heal.rootfs or heal.node)

@@ -36,6 +36,7 @@ class Verdict:
     healed_by: str = ""
     broken: Attempt | None = None
     healed: Attempt | None = None
+    healed_as: str | None = None  # the fault that the healed bundle, the same one, has run for
     leaks: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
@@ -44,6 +45,8 @@ class Verdict:
             "healed_by": self.healed_by,
             "text": self.healed.text if self.healed else "",
         }
+        if self.healed_as is not None:
+            counterfactual["as_of"] = self.healed_as
         attempts = [attempt for attempt in (self.broken, self.healed) if attempt is not None]
         return {
             "fault": self.fault,
