@@ -1,7 +1,7 @@
 """The comparison of two results of one kind: told apart by schema here, made by one module for each kind.
 
 JSON, schema "oci-harness/compare/1" (Comparison.to_json): of (schema of the results), old, new (files), failed,
-sentence, warnings[{id, message}], and what its kind adds: changes.py.
+sentence, warnings[{id, message}], and what its kind adds: changes.py, matrix_changes.py.
 """
 
 from __future__ import annotations
@@ -82,8 +82,17 @@ def _compare_bench(old: Saved, new: Saved, asked: Asked) -> Comparison:
     return compare_bench(old, new, asked)
 
 
+def _compare_matrices(old: Saved, new: Saved, asked: Asked) -> Comparison:
+    from harness.report.matrix_changes import compare_matrices
+
+    return compare_matrices(old, new, asked)
+
+
 # A kind that can be compared: its schema and the function for it. Its type must be in saved.KINDS.
-COMPARERS: Final[dict[str, Callable[[Saved, Saved, Asked], Comparison]]] = {"oci-harness/bench/1": _compare_bench}
+COMPARERS: Final[dict[str, Callable[[Saved, Saved, Asked], Comparison]]] = {
+    "oci-harness/bench/1": _compare_bench,
+    "oci-harness/matrix/1": _compare_matrices,
+}
 
 
 def compare(old: str | Path, new: str | Path | None, asked: Asked) -> Comparison:

@@ -10,17 +10,21 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
 
 from harness.report import distribution, experiments, timeline
-from harness.report.figure import Canvas, Chart
+from harness.report.figure import Canvas
+from harness.report.html_parts import Grid, Part
+from harness.report.matrix_table import matrix_parts
 from harness.report.saved import (
     STAGES,
     Ablation,
     Bench,
     Circumstances,
+    Guest,
+    Matrix,
     MemoryFloor,
     Note,
     Saved,
@@ -44,28 +48,8 @@ TITLES: Final = {
     Ablation: "What each part of config.json costs",
     MemoryFloor: "Memory floor",
     Trace: "Where the time of a start goes",
+    Matrix: "Matrix",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Grid:
-    """A table; numbers of the columns to align right."""
-
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    right: Sequence[int] = ()
-
-
-@dataclass(slots=True)
-class Part:
-    """Some charts under a heading, and the same as a table. `folded`: the table is shown on demand."""
-
-    title: str
-    about: str = ""
-    charts: list[Chart] = field(default_factory=list)
-    grid: Grid | None = None
-    folded: bool = False
-    panels: bool = False  # charts beside each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +124,7 @@ def _section(canvas: Canvas, saved: Saved) -> Section:
         Ablation: _ablation_parts,
         MemoryFloor: _floor_parts,
         Trace: _trace_parts,
+        Matrix: lambda _canvas, matrix: matrix_parts(matrix),
     }
     caveats = list(value.caveats)
     if value.interrupted and not any(each.id == "interrupted" for each in caveats):
@@ -369,6 +354,9 @@ def _environment(value: Circumstances) -> list[tuple[str, str]]:
         "load before": fact(value.environment, "load_before"),
         "oci-harness": fact(value.environment, "oci_harness"),
     }
+    if isinstance(value, Matrix):
+        facts["kernel"] = ", ".join(f"{kernel.name} ({kernel.release})" for kernel in value.kernels)
+        facts |= {f"guest {n}": _guest(guest) for n, guest in enumerate(value.guests, 1)}
     listed = fact(value.environment, "runtimes")
     for entry in listed if isinstance(listed, list) else ():
         if isinstance(entry, dict):
@@ -377,6 +365,11 @@ def _environment(value: Circumstances) -> list[tuple[str, str]]:
             facts[str(entry.get("name"))] = ", ".join(str(each) for each in told if each)
     facts |= {name.replace("_", " "): setting for name, setting in value.settings.items()}
     return [(name, _plain(each)) for name, each in facts.items()]
+
+
+def _guest(guest: Guest) -> str:
+    booted = "never came up" if guest.boot_s is None else f"up after {guest.boot_s:.0f} s"
+    return f"{guest.kernel}, {guest.view}, {guest.accelerator or 'on this host'}: {booted}, {guest.seconds or 0:.0f} s"
 
 
 def _bytes_or_none(value: Any) -> str | None:

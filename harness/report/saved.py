@@ -16,6 +16,8 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
+from harness.compat.cells import Cell
+from harness.compat.cells import Matrix as CellTable
 from harness.errors import InputError
 
 STAGES: Final = {
@@ -244,12 +246,52 @@ class Trace(Circumstances, kw_only=True):
     notes: list[str] = []
 
 
+class Kernel(msgspec.Struct):
+    """What was named on the command line, and what that is: `6.1`, `6.1.0-56-amd64`."""
+
+    name: str
+    release: str
+
+
+class Baseline(msgspec.Struct):
+    kernel: str
+    view: str
+
+
+class Guest(msgspec.Struct):
+    kernel: str
+    view: str
+    accelerator: str | None = None
+    boot_s: float | None = None
+    seconds: float | None = None
+
+
+class Matrix(Circumstances, kw_only=True):
+    """oci-harness/matrix/1, of harness/compat/cells.py."""
+
+    cells: list[Cell]
+    baseline: Baseline | None = None
+    guests: list[Guest] = []
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return msgspec.convert(self.environment.get("kernels", []), list[Kernel])
+
+    @property
+    def table(self) -> CellTable:
+        table = CellTable(baseline=(self.baseline.kernel, self.baseline.view) if self.baseline else None)
+        for cell in self.cells:
+            table.add(cell)
+        return table
+
+
 KINDS: Final[dict[str, type[Circumstances]]] = {
     "oci-harness/bench/1": Bench,
     "oci-harness/bench-sweep/1": Sweep,
     "oci-harness/ablation/1": Ablation,
     "oci-harness/memory-floor/1": MemoryFloor,
     "oci-harness/trace/1": Trace,
+    "oci-harness/matrix/1": Matrix,
 }
 
 
@@ -376,6 +418,8 @@ def runtimes_of(value: Circumstances) -> list[str]:
         return list(value.costs)
     if isinstance(value, MemoryFloor):
         return list(value.floors)
+    if isinstance(value, Matrix):
+        return list(dict.fromkeys(cell.runtime for cell in value.cells))
     points = value.points if isinstance(value, Sweep) else []
     return list(dict.fromkeys(name for point in points for name in point.summary))
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-from harness.report.saved import Ablation, Bench, Compared, MemoryFloor, Sweep, Trace
+from harness.report.saved import Ablation, Bench, Compared, Matrix, MemoryFloor, Sweep, Trace
 from harness.units import format_bytes, format_ns
 
 NO_DIFFERENCE = "no-detectable-difference"
+# verdict of a matrix's cell: how it is shown, and what it is for the eye (a class of the page's style sheet)
+CELL_WORDS = {
+    "reproduced": ("reproduced", "good"),
+    "passes": ("passes", "good"),
+    "not-reproduced": ("tolerated", "odd"),
+    "deviates": ("deviates", "odd"),
+    "no-longer-deviates": ("conforms now", "odd"),
+    "fails": ("fails", "bad"),
+    "inconclusive": ("?", "bad"),
+    "not-applicable": ("n/a", "none"),
+}
 
 
 def pair_verdict(compared: Compared) -> str:
@@ -104,6 +115,19 @@ def trace_verdict(trace: Trace) -> str:
     return " ".join(told) or "No start was traced."
 
 
+def matrix_verdict(matrix: Matrix) -> str:
+    table = matrix.table
+    unexpected = [cell for cell in matrix.cells if not cell.as_expected]
+    refused = [cell.place for cell in matrix.cells if cell.case == "start-container" and cell.verdict == "fails"]
+    told = f"{len(matrix.cells):,} cells in {len(table.places())} places"
+    faults = {cell.case for cell in matrix.cells if cell.verdict == "reproduced"}
+    told += f", {len(faults)} faults reproduced" if faults else ""
+    told += f"; {len(unexpected)} not as expected." if unexpected else "; all as expected."
+    if refused:
+        told += f" No container starts on {'; '.join(f'{name} ({kernel}, {view})' for kernel, view, name in refused)}."
+    return told
+
+
 def verdict_of(value: object) -> str:
     """One or a few sentences."""
     if isinstance(value, Bench):
@@ -114,4 +138,6 @@ def verdict_of(value: object) -> str:
         return ablation_verdict(value)
     if isinstance(value, MemoryFloor):
         return floor_verdict(value)
+    if isinstance(value, Matrix):
+        return matrix_verdict(value)
     return trace_verdict(value) if isinstance(value, Trace) else ""

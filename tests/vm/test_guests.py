@@ -1,0 +1,178 @@
+"""Guests that die, hang or are interrupted: each is a result, and none outlives its maker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness.compat import guest, machine
+from harness.compat.cells import Cell, Matrix, load_cells
+from harness.compat.kernels import HOST, Kernel
+from harness.compat.matrix import Plan, Runner
+from harness.faults.catalogue import find_faults
+from harness.kernel import procfs
+from harness.process.children import become_subreaper
+from harness.runtime.discovery import find_runtimes
+from harness.runtime.workspace import Workspace
+
+CASES = ("exec-not-found", "mount-source-missing")
+SAYS_HELLO = """
+import json, os, sys
+from harness.compat.guest_agent import Channel, _open
+channel = Channel(_open(None))
+channel.send("hello", kernel=os.uname().release)
+case, runtime = channel.receive()["cases"][0]
+channel.send("begin", case=case, runtime=runtime)
+"""
+PANICS = SAYS_HELLO + "open('/proc/sysrq-trigger', 'w').write('c')"
+HANGS = SAYS_HELLO + "import time; time.sleep(1000)"
+
+pytestmark = pytest.mark.slow
+
+
+def plan(kernel: Kernel, runtimes: tuple[str, ...], view: str = "unified") -> Plan:
+    return Plan((kernel,), (view,), tuple(find_runtimes(runtimes)), tuple(find_faults(CASES)), True, 30.0)
+
+
+def run(asked: Plan, accelerators: list[machine.Accelerator] | None = None, known: list[Cell] | None = None) -> Matrix:
+    made = Matrix()
+    become_subreaper()
+    with Workspace("matrix") as workspace:
+        Runner(made, asked, workspace.path, accelerators or ["tcg"], jobs=2).run(known or [])
+    return made
+
+
+def qemus(of: str) -> list[int]:
+    return [stat.pid for stat in procfs.processes_naming(of) if stat.comm.startswith("qemu")]
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.1)
+
+
+def test_a_guest_gives_the_verdicts_of_its_own_kernel(
+    base: Path, old_kernel: Kernel, runtimes: tuple[str, ...]
+) -> None:
+    """A fault is reproduced there on both runtimes, with the texts that they have everywhere."""
+    cells = run(plan(old_kernel, runtimes)).cells
+    assert {cell.verdict for cell in cells.values() if cell.case in CASES} == {"reproduced"}
+    assert {cell.kernel for cell in cells.values()} == {old_kernel.release}
+    assert len(cells) == 6
+
+
+def test_the_host_is_a_place_like_any_other(base: Path, runtimes: tuple[str, ...]) -> None:
+    """Without a guest the same cells come from a process of this host."""
+    made = run(plan(Kernel(HOST, os.uname().release), runtimes[:1], "host"))
+    assert {cell.verdict for cell in made.cells.values()} == {"passes", "reproduced"}
+    assert {cell.accelerator for cell in made.cells.values()} == {None}
+
+
+def test_a_panic_is_the_result_of_the_case_it_happened_in(
+    base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cell has the panic's words and the console's last lines; no other cell is lost."""
+    monkeypatch.setattr(guest, "agent_argv", lambda _fd=None: (sys.executable, "-P", "-c", PANICS))
+    made = run(plan(old_kernel, runtimes[:1]))
+    verdicts = {cell.verdict for cell in made.cells.values()}
+    assert verdicts == {"inconclusive"}
+    assert len(made.cells) == 3
+    first = made.cells[old_kernel.release, "unified", "runc", "start-container"]
+    assert "panicked: sysrq" in (first.reason or "")
+    assert "Kernel panic" in (first.console or "")
+
+
+def test_a_guest_that_says_nothing_is_given_up(
+    base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The case that it hangs in is inconclusive, and the next guest goes on behind it."""
+    monkeypatch.setattr(guest, "agent_argv", lambda _fd=None: (sys.executable, "-P", "-c", HANGS))
+    monkeypatch.setattr(guest, "SILENCE_S", 5.0)
+    made = run(plan(old_kernel, runtimes[:1]))
+    assert [cell.reason for cell in made.cells.values()] == ["no word for 5 s"] * 3
+
+
+def test_an_accelerator_that_does_not_work_gives_way_to_the_next(
+    base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KVM that does not bring a guest up within its deadline costs no cell."""
+    monkeypatch.setattr(guest, "BOOT_S", {"kvm": 0.5, "tcg": 180.0})
+    monkeypatch.setattr(
+        guest.machine,
+        "accelerators",
+        lambda _asked: ["kvm", "tcg"],
+    )
+    start = machine.start
+    monkeypatch.setattr(guest.machine, "start", lambda *args: start(*args[:3], "tcg", *args[4:]))
+    made = run(plan(old_kernel, runtimes[:1]), ["kvm", "tcg"])
+    assert {cell.accelerator for cell in made.cells.values()} == {"tcg"}
+    assert made.environment["accelerators_given_up"][0]["accelerator"] == "kvm"
+    assert {cell.verdict for cell in made.cells.values()} == {"passes", "reproduced"}
+
+
+def test_cells_of_an_earlier_run_are_not_run_again(base: Path, old_kernel: Kernel, runtimes: tuple[str, ...]) -> None:
+    """With the same catalogue, runtime and kernel no guest is booted; another fingerprint is another cell."""
+    asked = plan(old_kernel, runtimes[:1])
+    fingerprints = asked.fingerprints()
+    cells = [
+        Cell(
+            old_kernel.release,
+            "unified",
+            runtime,
+            case,
+            "reproduced",
+            True,
+            fingerprints[old_kernel.release, runtime, case],
+        )
+        for case, runtime in asked.jobs()[0].cases
+    ]
+    made = run(asked, known=cells)
+    assert (len(made.cells), made.guests) == (3, [])
+
+
+@pytest.fixture
+def command(base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], tmp_path: Path) -> subprocess.Popen[bytes]:
+    """`oci-harness matrix` with a guest of its own, in the midst of its work."""
+    words = ["matrix", "--kernel", old_kernel.release, "--runtime", runtimes[0], "--accel", "tcg"]
+    argv = [sys.executable, "-m", "harness", *words, "--output", str(tmp_path / "m.json")]
+    started = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    result = tmp_path / "m.json"
+    try:
+        wait_for(lambda: result.exists() and len(load_cells(result)) > 1, 240)
+    except BaseException:
+        started.kill()
+        raise
+    assert qemus(str(base))
+    return started
+
+
+def test_sigkill_leaves_no_qemu_and_gc_the_rest(command: subprocess.Popen[bytes], base: Path, tmp_path: Path) -> None:
+    """The kernel ends the guest with its maker; the cells so far are in the file, whole."""
+    running = qemus(str(base))
+    command.kill()
+    command.wait()
+    wait_for(lambda: not any(procfs.process_stat(pid) for pid in running), 10)
+    assert json.loads((tmp_path / "m.json").read_text())["cells"]
+    collected = subprocess.run([sys.executable, "-m", "harness", "gc", "--json"], capture_output=True, check=True)
+    assert len(json.loads(collected.stdout)["removed"]) == 1
+
+
+def test_ctrl_c_ends_the_guest_and_keeps_the_cells(
+    command: subprocess.Popen[bytes], base: Path, tmp_path: Path
+) -> None:
+    """Nothing is left, and the file can be gone on with."""
+    running = qemus(str(base))
+    command.send_signal(signal.SIGINT)
+    assert command.wait(60) == 130
+    assert not any(procfs.process_stat(pid) for pid in running)
+    assert load_cells(tmp_path / "m.json")
