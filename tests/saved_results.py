@@ -133,6 +133,30 @@ def floors(*runtimes: str) -> dict[str, Any]:
     return {"schema": "oci-harness/memory-floor/1", "environment": {}, "floors": dict.fromkeys(runtimes, floor)}
 
 
+def cell(case: str, verdict: str, view: str, runtime: str, kernel: str, **more: Any) -> dict[str, Any]:
+    named = {"kernel": kernel, "view": view, "runtime": runtime, "case": case}
+    return {**named, "verdict": verdict, "as_expected": True, "fingerprint": "f", **more}
+
+
+def matrix(*runtimes: str, kernel: str = "6.1.0-56-amd64", **verdicts: str) -> dict[str, Any]:
+    """`verdicts`: of cases in the legacy view, where they are others than in the unified one."""
+    usual = {"start-container": "passes", "exec-not-found": "reproduced", "memory-swap": "not-applicable"}
+    legacy = usual | {name.replace("_", "-"): verdict for name, verdict in verdicts.items()}
+    cells = [
+        cell(case, verdict, view, runtime, kernel, reason="why so", as_expected=verdict != "inconclusive")
+        for view, of in (("unified", usual), ("legacy", legacy))
+        for runtime in runtimes
+        for case, verdict in of.items()
+    ]
+    return {
+        "schema": "oci-harness/matrix/1",
+        "environment": {"kernels": [{"name": "6.1", "release": kernel}], "views": ["unified", "legacy"]},
+        "baseline": {"kernel": kernel, "view": "unified"},
+        "guests": [{"kernel": kernel, "view": "unified", "accelerator": "tcg", "boot_s": 4.0, "seconds": 60.0}],
+        "cells": cells,
+    }
+
+
 def write(path: Path, value: Any) -> Path:
     path.write_text(json.dumps(value))
     return path

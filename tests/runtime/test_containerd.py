@@ -59,6 +59,7 @@ def compare(view: str, *args: str) -> tuple[int, list[dict[str, Any]], str]:
     return process.returncode, json.loads(out)["rows"] if out else [], err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["runc", "crun"])
 def test_containerd_gets_the_same_words(view: str, name: str) -> None:
     """Every fault that containerd can express fails by it at the same stage and with the same words as directly."""

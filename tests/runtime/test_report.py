@@ -66,7 +66,8 @@ def written(tmp_path: Path, *values: dict[str, Any], most_link: int = 1_000_000)
 
 def everything(*runtimes: str) -> list[dict[str, Any]]:
     bench = saved.bench({name: 1.0 + at / 2 for at, name in enumerate(runtimes)})
-    return [bench, *(kind(*runtimes) for kind in (saved.trace, saved.ablation, saved.sweep, saved.floors))]
+    kinds = (saved.trace, saved.ablation, saved.sweep, saved.floors, saved.matrix)
+    return [bench, *(kind(*runtimes) for kind in kinds)]
 
 
 def test_the_check_itself(tmp_path: Path) -> None:

@@ -140,6 +140,61 @@ def test_other_kinds(tmp_path: Path) -> None:
         compare(old, saved.write(tmp_path / "trace.json", saved.trace("runc")), Asked())
 
 
+def matrices(tmp_path: Path, old: dict[str, Any], new: dict[str, Any], *runtimes: str) -> Comparison:
+    paths = [saved.write(tmp_path / f"{name}.json", value) for name, value in (("old", old), ("new", new))]
+    return compare(*paths, Asked(runtimes=runtimes))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "broke"),
+    [
+        ("passes", "fails", True),
+        ("deviates", "fails", True),
+        ("reproduced", "inconclusive", True),
+        ("reproduced", "not-applicable", False),
+        ("not-reproduced", "reproduced", False),
+        ("fails", "passes", False),
+    ],
+)
+def test_matrices(tmp_path: Path, before: str, after: str, broke: bool) -> None:
+    """What worked and works no more fails; any other change is told."""
+    found = matrices(tmp_path, saved.matrix("runc", x=before), saved.matrix("runc", x=after))
+    assert found.failed is broke
+    assert [change["case"] for change in found.value["changes"]] == ["x"]
+    assert found.table.rows[0][4] == ("BROKE" if broke else "changed")
+    assert sum(case.outcome == "failed" for case in found.cases) == broke
+
+
+def test_matrices_that_are_the_same(tmp_path: Path) -> None:
+    """Nothing changed, and how many cells that was."""
+    found = matrices(tmp_path, saved.matrix("runc"), saved.matrix("runc"))
+    assert (found.failed, found.sentence) == (False, "6 cells, all with the same verdict.")
+
+
+def test_matrices_of_two_kernels(tmp_path: Path) -> None:
+    """The only kernels of each are compared with one another, whatever they are called."""
+    new = saved.matrix("runc", kernel="6.12.1-amd64", memory_swap="reproduced")
+    found = matrices(tmp_path, saved.matrix("runc"), new)
+    assert found.table.rows == [
+        ("memory-swap", "6.1.0-56-amd64 -> 6.12.1-amd64, legacy, runc", "n/a", "reproduced", "changed", "why so")
+    ]
+
+
+def test_matrices_with_nothing_in_common(tmp_path: Path) -> None:
+    """One line says what each has."""
+    with pytest.raises(InputError, match=r"has crun, but .* has runc"):
+        matrices(tmp_path, saved.matrix("runc"), saved.matrix("crun"))
+    assert matrices(tmp_path, saved.matrix("runc"), saved.matrix("crun"), "runc=crun").failed is False
+
+
+def test_one_matrix(tmp_path: Path) -> None:
+    """Two runtimes of one."""
+    path = saved.write(tmp_path / "m.json", saved.matrix("runc", "crun"))
+    assert compare(path, None, Asked(runtimes=("runc", "crun"))).value["compared"] == 6
+    with pytest.raises(InputError, match="--runtime OLD --runtime NEW"):
+        compare(path, None, Asked())
+
+
 def test_condensed() -> None:
     """A long series keeps its centre, and a drift within it keeps its spread."""
     draw = random.Random(1)

@@ -48,7 +48,7 @@ def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
 
 def every(*runtimes: str) -> list[dict[str, Any]]:
     bench = saved.bench(dict.fromkeys(runtimes, 1.0))
-    kinds = (saved.trace, saved.ablation, saved.sweep, saved.floors)
+    kinds = (saved.trace, saved.ablation, saved.sweep, saved.floors, saved.matrix)
     return [bench, *(kind(*runtimes) for kind in kinds)]
 
 
@@ -64,10 +64,21 @@ def test_every_kind(tmp_path: Path) -> None:
     text = page(tmp_path, *every("runc", "crun"))
     for title in html.TITLES.values():
         assert title in text
-    assert text.count('class="verdict"') == 5
+    assert text.count('class="verdict"') == 6
     assert text.count("<svg") >= 7 + 2 + 2 + 2 + 2 + 2 + 2
     assert re.findall("#0[1-6]0[0-9]{3}", text) == []
     assert "var(--series-1)" in text
+
+
+def test_matrix(tmp_path: Path) -> None:
+    """Cells are coloured by verdict, what differs from the baseline is marked and has its row, and why is told."""
+    text = page(tmp_path, saved.matrix("runc", memory_swap="reproduced", exec_not_found="inconclusive"))
+    assert '<td class="mark good" title="why so">reproduced*</td>' in text
+    assert '<td class="mark bad" title="why so">?* !</td>' in text
+    assert "1 not as expected" in text
+    differs = text[text.index("What differs") : text.index("All cases")]
+    assert "memory-swap" in differs
+    assert "start-container" not in differs
 
 
 def test_nothing_is_loaded(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ import saved_results as saved
 
 pytest.importorskip("matplotlib")
 
-SECONDS = 10  # of CPU time: others may be busy on this machine
+# Of CPU time: 10 s where the standard library reads this file in 1.1 s, as it did here. How fast a machine is
+# differs from day to day.
+TIMES_JSON = 9
 MEBIBYTES = 500
 RUN = """
 import json, resource, sys
@@ -21,14 +23,20 @@ from harness.report.comparison import Asked, compare
 from harness.report.html import render
 from harness.report.saved import load
 what, path, target = sys.argv[1:]
+def spent():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+if what == "json":
+    json.loads(open(path).read())
+    print(json.dumps([spent(), 0]))
+    sys.exit()
 if what == "compare":
     assert not compare(path, path + ".again", Asked()).failed
 else:
     open(target, "w").write(render([load(path, keep=True)]))
-used = resource.getrusage(resource.RUSAGE_SELF)
 # not ru_maxrss, which starts at that of the process that this one was cloned from
 peak = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
-print(json.dumps([used.ru_utime + used.ru_stime, peak / 1024]))
+print(json.dumps([spent(), peak / 1024]))
 """
 
 
@@ -50,16 +58,15 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_large(large: Path, tmp_path: Path) -> None:
     """Comparing two and reporting one together stay below the limits."""
-    seconds = 0.0
     target = tmp_path / "page.html"
-    for what in ("compare", "report"):
+    seconds = {}
+    for what in ("json", "compare", "report"):
         done = subprocess.run(
             [sys.executable, "-c", RUN, what, str(large), str(target)], capture_output=True, text=True, check=True
         )
-        used, memory = json.loads(done.stdout)
-        seconds += used
+        seconds[what], memory = json.loads(done.stdout)
         assert memory < MEBIBYTES, what
-    assert seconds < SECONDS
+    assert seconds["compare"] + seconds["report"] < TIMES_JSON * seconds["json"], seconds
     assert target.stat().st_size < large.stat().st_size / 3
 
 
