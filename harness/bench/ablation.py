@@ -131,7 +131,7 @@ class Ablation:
         return {name: fit for name in self.runtimes if (fit := self._fit(name)) is not None}
 
     def _fit(self, runtime: str) -> Fit | None:
-        from harness.bench.statistics import marginal
+        from harness.bench.statistics import marginal, together
 
         every = frozenset(part.name for part in self.parts)
         rows = [sample for sample in self.good(runtime) if sample.kept != every]
@@ -155,6 +155,7 @@ class Ablation:
                 part.name,
                 values[at],
                 bounds[at],
+                together(bounds[at], values[at], len(self.parts)),
                 {stage: found[at] for stage, found in by_stage.items()},
                 n_with=sum(part.name in sample.kept for sample in rows),
                 n_without=sum(part.name not in sample.kept for sample in rows),

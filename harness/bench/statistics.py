@@ -101,6 +101,11 @@ def _widened(low: float, middle: float, high: float, factor: float) -> tuple[flo
     return middle - (middle - low) * factor, middle + (high - middle) * factor
 
 
+def together(interval: tuple[float, float], middle: float, judged: int) -> tuple[float, float]:
+    """A 95 % interval, made as wide as it takes for `judged` of them to hold at once (Bonferroni)."""
+    return _widened(interval[0], middle, interval[1], Z(1 - 0.025 / judged) / Z(0.975))
+
+
 def summarize(values_ns: list[int], seed: int = 0) -> Summary:
     """Percentiles, and a percentile-bootstrap 95 % interval of the median. Raises ValueError for no values."""
     if not values_ns:

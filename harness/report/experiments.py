@@ -17,10 +17,6 @@ MOST_PARTS: Final = 40
 STAGE: Final = "whole_ns"
 
 
-def told_from_none(cost: Cost) -> bool:
-    return not cost.ci95_ns[0] <= 0 <= cost.ci95_ns[1]
-
-
 def ablation_charts(canvas: Canvas, ablation: Ablation) -> list[Chart]:
     """One for each runtime, on one scale, dearest part first."""
     every = [bound for costs in ablation.costs.values() for cost in costs for bound in (*cost.ci95_ns, cost.cost_ns)]
@@ -44,7 +40,7 @@ def _ablation(rows: list[Cost], low: float, high: float, color: str) -> Any:
         axes = figure.subplots()
         axes.axvline(0, color=MUTED, linewidth=1.2)
         for row, cost in enumerate(reversed(rows)):
-            own = color if told_from_none(cost) else MUTED
+            own = color if cost.found else MUTED
             axes.plot([0, cost.cost_ns], [row] * 2, color=own, linewidth=7, alpha=0.35, solid_capstyle="butt")
             axes.plot(cost.ci95_ns, [row] * 2, color=own, linewidth=1.6)
             axes.plot(

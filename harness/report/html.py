@@ -297,7 +297,7 @@ def _ablation_parts(canvas: Canvas, ablation: Ablation) -> list[Part]:
     ]
     about = (
         "What each part adds to create, start and delete together, with 95 % intervals, all else being equal. Hollow "
-        f"and grey: cannot be told from none. {'; '.join(told)}."
+        f"and grey: cannot be told from none, all parts judged together. {'; '.join(told)}."
     )
     return [
         Part("Cost of each part", about, experiments.ablation_charts(canvas, ablation), grid, folded=True, panels=True)

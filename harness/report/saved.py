@@ -170,7 +170,14 @@ class Cost(msgspec.Struct):
     part: str
     cost_ns: float
     ci95_ns: Pair
+    ci95_together_ns: Pair | None = None  # of all parts at once
     stages: dict[str, float] = {}
+
+    @property
+    def found(self) -> bool:
+        """Whether it can be told from none."""
+        low, high = self.ci95_together_ns or self.ci95_ns
+        return not low <= 0 <= high
 
 
 class Fit(msgspec.Struct):

@@ -77,7 +77,7 @@ def _swept(sweep: Sweep) -> list[str]:
 def ablation_verdict(ablation: Ablation) -> str:
     told = []
     for name, costs in ablation.costs.items():
-        found = sorted((c for c in costs if not c.ci95_ns[0] <= 0 <= c.ci95_ns[1]), key=lambda cost: -cost.cost_ns)
+        found = sorted((c for c in costs if c.found and c.cost_ns > 0), key=lambda cost: -cost.cost_ns)
         if found:
             dearest = ", ".join(f"{cost.part} {format_ns(cost.cost_ns)}" for cost in found[:3])
             told.append(f"The dearest parts of config.json for {name}: {dearest}.")
