@@ -38,6 +38,7 @@ def result_of(campaign: Campaign) -> Result:
     return Result(campaign.runtimes, campaign.session.choice.view, SEED, "pause")
 
 
+@pytest.mark.slow
 def test_it_finds_the_known_partings_unaided(campaign: Campaign) -> None:
     """A generated run with a fixed seed and budget: cgroupsPath ../../x, ociVersion 9.9.9, device type z."""
     result = run(campaign, result_of(campaign), count=CASES, seed=SEED, max_time_s=None)
