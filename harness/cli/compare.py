@@ -90,8 +90,8 @@ def compare(
 
     With -o FILE the chosen format goes to FILE (JSON for a table), and the table to stdout.
     """
+    from harness.report.comparers import compare as compare_files
     from harness.report.comparison import Asked
-    from harness.report.comparison import compare as compare_files
 
     if as_json and form not in ("table", "json"):
         raise InputError(f"--json cannot be used with --format {form}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.kernels import cache_option
-from harness.cli.options import json_options, runtimes_option, timeout_option
+from harness.cli.options import Duration, json_options, runtimes_option, timeout_option
 from harness.cli.output import console, emit, encode, note, table, write_atomically
 from harness.errors import InputError
 
@@ -57,6 +57,9 @@ COLOURS = {"good": "green", "odd": "yellow", "bad": "bold red", "none": "dim"}
     help="How guests run. auto: KVM if it works within a deadline, else emulation.",
 )
 @click.option("--baseline", metavar="K/V", help="Kernel and view to compare the others with; the first if not given.")
+@click.option(
+    "--max-time", "max_time_s", type=Duration(), help="End where it is then; --resume goes on with what is left."
+)
 @click.option("--resume", is_flag=True, help="Keep the cells of --output that have a verdict.")
 @click.option("--full", is_flag=True, help="Show all cases, not just those that differ.")
 @click.option("--junit", type=click.Path(dir_okay=False), metavar="FILE", help="Also write JUnit XML to FILE.")
@@ -72,6 +75,7 @@ def matrix(
     jobs: int | None,
     accel: str,
     baseline: str | None,
+    max_time_s: float | None,
     resume: bool,
     full: bool,
     junit: str | None,
@@ -115,7 +119,9 @@ def matrix(
     try:
         with Workspace("matrix") as workspace, _progress(result, total) as on_event:
             at_once = jobs or os.cpu_count() or 1
-            runner = Runner(result, plan, workspace.path, machine.accelerators(accel), at_once, on_event, save)
+            runner = Runner(
+                result, plan, workspace.path, machine.accelerators(accel), at_once, on_event, save, max_time_s
+            )
             runner.run(known)
     finally:
         result.environment["seconds"] = round(time.monotonic() - started, 1)
@@ -232,6 +238,8 @@ def _show(result: Matrix, full: bool) -> None:
     rows = [(*place, *(str(counter[word] or "-") for word in present)) for place, counter in found.items()]
     table(None, ("kernel", "view", "runtime", *columns), rows, right=range(3, 3 + len(columns)))
     _show_cases(result, full)
+    if left := result.environment.get("not_run"):
+        click.echo(f"{left} cells were not run: --max-time is over; --resume goes on")
     retried = [cell for cell in result.cells.values() if cell.first_try is not None and cell.as_expected]
     for cell in retried:
         click.echo(f"at the second try: {cell.case} ({', '.join(cell.place)}); at the first: {cell.first_try}")

@@ -104,6 +104,7 @@ class Runner:
     jobs: int
     on_event: Event = lambda _text, _guest: None
     on_cells: Callable[[], None] = lambda: None
+    max_time_s: float | None = None  # when it is over, guests are ended where they are
     deaths: dict[tuple[str, str], int] = field(default_factory=dict)
     _serial: int = 0
     _fingerprints: dict[tuple[str, str, str], str] = field(default_factory=dict)
@@ -113,8 +114,13 @@ class Runner:
         self._fingerprints = self.plan.fingerprints()
         waiting = self._without(known)
         running: list[Guest] = []
+        started = time.monotonic()
         try:
             while waiting or running:
+                if self.max_time_s is not None and time.monotonic() - started > self.max_time_s:
+                    left = sum(len(job.cases) for job in waiting) + sum(len(guest.left) for guest in running)
+                    self.matrix.environment["not_run"] = left
+                    break
                 while waiting and len(running) < self.jobs:
                     job = waiting.pop(0)
                     if (guest := self._start(job)) is not None:

@@ -15,7 +15,8 @@ from click.testing import CliRunner
 from harness.cli.compare import compare as command
 from harness.errors import InputError
 from harness.report.changes import BLOCKS, condensed
-from harness.report.comparison import Asked, Comparison, compare
+from harness.report.comparers import compare
+from harness.report.comparison import Asked, Comparison
 from harness.report.junit import junit
 from harness.report.markdown import comparison_markdown
 

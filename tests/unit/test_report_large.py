@@ -19,7 +19,8 @@ TIMES_JSON = 9
 MEBIBYTES = 500
 RUN = """
 import json, resource, sys
-from harness.report.comparison import Asked, compare
+from harness.report.comparers import compare
+from harness.report.comparison import Asked
 from harness.report.html import render
 from harness.report.saved import load
 what, path, target = sys.argv[1:]
