@@ -38,8 +38,8 @@ HANGS = SAYS_HELLO + "import time; time.sleep(1000)"
 pytestmark = pytest.mark.slow
 
 
-def plan(kernel: Kernel, runtimes: tuple[str, ...], view: str = "unified") -> Plan:
-    return Plan((kernel,), (view,), tuple(find_runtimes(runtimes)), tuple(find_faults(CASES)), True, 30.0)
+def plan(kernel: Kernel, runtimes: tuple[str, ...], view: str = "unified", faults: tuple[str, ...] = CASES) -> Plan:
+    return Plan((kernel,), (view,), tuple(find_runtimes(runtimes)), tuple(find_faults(faults)), True, 30.0)
 
 
 def run(asked: Plan, accelerators: list[machine.Accelerator] | None = None, known: list[Cell] | None = None) -> Matrix:
@@ -78,15 +78,24 @@ def test_the_host_is_a_place_like_any_other(base: Path, runtimes: tuple[str, ...
     assert {cell.accelerator for cell in made.cells.values()} == {None}
 
 
+def test_what_there_is_no_time_for_is_told(base: Path, runtimes: tuple[str, ...]) -> None:
+    """Nothing is started when the time is over, and how much was not run is in the result."""
+    made = Matrix()
+    asked = plan(Kernel(HOST, os.uname().release), runtimes[:1], "host")
+    with Workspace("matrix") as workspace:
+        Runner(made, asked, workspace.path, ["tcg"], jobs=1, max_time_s=0.0).run()
+    assert (made.cells, made.environment["not_run"], made.guests) == ({}, 3, [])
+
+
 def test_a_panic_is_the_result_of_the_case_it_happened_in(
     base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its cell has the panic's words and the console's last lines; no other cell is lost."""
     monkeypatch.setattr(guest, "agent_argv", lambda _fd=None: (sys.executable, "-P", "-c", PANICS))
-    made = run(plan(old_kernel, runtimes[:1]))
+    made = run(plan(old_kernel, runtimes[:1], faults=CASES[:1]))
     verdicts = {cell.verdict for cell in made.cells.values()}
     assert verdicts == {"inconclusive"}
-    assert len(made.cells) == 3
+    assert len(made.cells) == 2
     first = made.cells[old_kernel.release, "unified", "runc", "start-container"]
     assert "panicked: sysrq" in (first.reason or "")
     assert "Kernel panic" in (first.console or "")
@@ -98,8 +107,8 @@ def test_a_guest_that_says_nothing_is_given_up(
     """The case that it hangs in is inconclusive, and the next guest goes on behind it."""
     monkeypatch.setattr(guest, "agent_argv", lambda _fd=None: (sys.executable, "-P", "-c", HANGS))
     monkeypatch.setattr(guest, "SILENCE_S", 5.0)
-    made = run(plan(old_kernel, runtimes[:1]))
-    assert [cell.reason for cell in made.cells.values()] == ["no word for 5 s"] * 3
+    made = run(plan(old_kernel, runtimes[:1], faults=CASES[:1]))
+    assert [cell.reason for cell in made.cells.values()] == ["no word for 5 s"] * 2
 
 
 def test_an_accelerator_that_does_not_work_gives_way_to_the_next(
