@@ -600,7 +600,7 @@ def names(found: list[dict[str, Any]]) -> set[str]:
     return {each["name"] for each in found}
 
 
-def test_gc_after_sigkill(cli: CommandLine) -> None:
+def test_gc_after_sigkill(cli: CommandLine, base: Path) -> None:
     """What benchmarks leave that were killed at random moments is all gone after one gc."""
     draw = random.Random(20261120)
     left = 0
@@ -608,8 +608,10 @@ def test_gc_after_sigkill(cli: CommandLine) -> None:
         killed = []
         for _ in range(3):
             process = cli.start("bench", *RUNC, "--runs", "1000", "--recipe", draw.choice(["pause", "true"]), "--json")
+            begun = f"*-{process.pid}-*"
+            until(lambda begun=begun: any(base.glob(begun)), "it has begun", 20)
             with pytest.raises(subprocess.TimeoutExpired):
-                process.wait(draw.uniform(0.15, 0.5))
+                process.wait(draw.uniform(0.0, 0.35))
             killed.append(process)
         for process in killed:
             process.kill()
@@ -619,7 +621,7 @@ def test_gc_after_sigkill(cli: CommandLine) -> None:
         left += len(mine)
         assert names(result["removed"]) >= mine
         assert not [each for each in gc(cli, "--dry-run")["found"] if each["name"] in mine]
-    assert left >= 6, "most of the killed benchmarks had begun"
+    assert left == 12
 
 
 def test_gc_spares_the_living(cli: CommandLine) -> None:
