@@ -46,8 +46,10 @@ def _counts(table: CellTable) -> Grid:
 
 def _cases(table: CellTable, cases: Iterable[str]) -> Grid:
     places = table.places()
-    rows = [(case, *(_mark(table, table.cells.get((*place, case))) for place in places)) for case in cases]
-    return Grid(("case", *(" ".join(place) for place in places)), rows)
+    rows = [
+        (Mark(case, "case"), *(_mark(table, table.cells.get((*place, case))) for place in places)) for case in cases
+    ]
+    return Grid(("case", *("\n".join(place) for place in places)), rows)
 
 
 def _mark(table: CellTable, cell: Cell | None) -> Mark | str:
