@@ -131,7 +131,7 @@ def matrix(
         write_atomically(junit, to_junit(result.cells.values()))
     emit(result.to_json(), as_json=as_json)
     if not as_json:
-        _show(result, full)
+        show(result, full)
     return 0 if all(cell.as_expected for cell in result.cells.values()) else 1
 
 
@@ -222,14 +222,15 @@ def _progress(result: Matrix, total: int) -> Iterator[Event]:
 
         def tick(text: str, guest: Guest | None) -> None:
             if text not in ("cell", "starts", "ends"):
-                bar.console.print(f"{guest.where if guest else ''}: {text}")
+                bar.console.print(f"{guest.where if guest else ''}: {text}", markup=False)
             at = f"{guest.where}: {guest.current[0]} on {guest.current[1]}" if guest and guest.current else ""
             bar.update(task, completed=done(), description=at)
 
         yield tick
 
 
-def _show(result: Matrix, full: bool) -> None:
+def show(result: Matrix, full: bool) -> None:
+    """Counts, what is not the same everywhere, and what is not as expected, on stdout."""
     from harness.report.verdicts import CELL_WORDS
 
     found = result.counts()
@@ -253,6 +254,7 @@ def _show_cases(result: Matrix, full: bool) -> None:
     """A row a case, a column a place; `*` differs from the baseline, `!` is not as expected."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from harness.compat.cells import unlike_baseline
 
@@ -267,7 +269,8 @@ def _show_cases(result: Matrix, full: bool) -> None:
     for kernel, view, runtime in places:
         made.add_column(f"{kernel}\n{view}\n{runtime}", no_wrap=True)
     for case in wanted:
-        made.add_row(case, *(_cell(result, result.cells.get((*place, case))) for place in places))
+        # Text: a conformance case has its parameters in brackets, which are no markup
+        made.add_row(Text(case), *(_cell(result, result.cells.get((*place, case))) for place in places))
     shown = console()
     if not shown.is_terminal:
         shown.width = max(shown.width, 60 + 20 * len(places))

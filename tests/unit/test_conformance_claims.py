@@ -73,8 +73,9 @@ def test_deviations_are_of_cases(cases: dict[str, Claim], known: set[str]) -> No
         assert deviation.reason
         assert sentence_digest("", deviation.sentence) in known, deviation.sentence
         for case in deviation.cases:
-            assert (deviation.runtime, case) not in seen, f"{case} on {deviation.runtime} is there twice"
-            seen.add((deviation.runtime, case))
+            where = (deviation.runtime, case, deviation.needs)
+            assert where not in seen, f"{case} on {deviation.runtime} is there twice"
+            seen.add(where)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,7 @@ def test_version_conditions_that_are_none(conditions: str) -> None:
         "[[deviation]]\nruntime = 'runc'",
         "[[deviation]]\nruntime='a'\nversions='x'\ncases=[]\nreason='r'\nsentence='s'",
         "[[deviation]]\nruntime='a'\nversions=''\ncases=[]\nreason='r'\nsentence='s'\nmore=1",
+        "[[deviation]]\nruntime='a'\nversions=''\ncases=[]\nreason='r'\nsentence='s'\nneeds=['cgroup-v3:']",
         "[[",
     ],
 )
@@ -129,9 +131,17 @@ def runtime(name: str = "crun") -> Runtime:
 def test_deviation_holds_for_its_runtime() -> None:
     """A deviation is of a family of runtimes, whatever the user calls it, and of its versions."""
     deviation = Deviation("crun", ">=1.8, <1.9", ("a",), "r", "s")
-    assert deviation.holds_for(Runtime("mine", "/x", CRUN, "1.8.5", "", frozenset()))
-    assert not deviation.holds_for(Runtime("mine", "/x", CRUN, "1.9", "", frozenset()))
-    assert not deviation.holds_for(Runtime("crun", "/x", RUNC, "1.8.5", "", frozenset()))
+    layout = Layout("legacy", (Hierarchy(1, ("pids",), None, "/nowhere"),))
+    assert deviation.holds_for(Runtime("mine", "/x", CRUN, "1.8.5", "", frozenset()), layout)
+    assert not deviation.holds_for(Runtime("mine", "/x", CRUN, "1.9", "", frozenset()), layout)
+    assert not deviation.holds_for(Runtime("crun", "/x", RUNC, "1.8.5", "", frozenset()), layout)
+
+
+def test_deviation_holds_where_it_shows() -> None:
+    """What a runtime does otherwise on one cgroup version is no deviation on the other."""
+    deviation = Deviation("crun", "", ("a",), "r", "s", needs=("cgroup-v1:pids",))
+    assert deviation.holds_for(runtime(), Layout("legacy", (Hierarchy(1, ("pids",), None, "/nowhere"),)))
+    assert not deviation.holds_for(runtime(), Layout("unified", (Hierarchy(2, ("pids",), None, "/nowhere"),)))
 
 
 def test_needs(tmp_path: Path) -> None:

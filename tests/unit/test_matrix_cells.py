@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
+from harness.cli.matrix import show
 from harness.compat.cells import Cell, Matrix, fingerprint, load_cells, to_junit
 from harness.errors import InputError
 
@@ -79,3 +81,12 @@ def test_junit_has_a_suite_a_place_and_counts_failures_and_skips() -> None:
 def test_a_fingerprint_tells_where_one_part_ends_and_the_next_begins() -> None:
     assert fingerprint("ab", "c") != fingerprint("a", "bc")
     assert fingerprint("ab", b"c") == fingerprint(b"ab", "c")
+
+
+def test_a_case_with_brackets_in_its_name_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """A parameter of a conformance case looks like markup of the table's, which ended the command."""
+    name = "conformance:limit-v1[/cpu/burst]"
+    show(matrix(cell(name, "deviates"), cell(name, "fails", "6.12", expected=False)), full=False)
+    told = capsys.readouterr().out
+    assert re.search(rf"^ ?{re.escape(name)} +deviates +fails\*!", told, re.MULTILINE), told
+    assert f"not as expected: {name} (6.12, unified, runc): fails: text of {name}" in told

@@ -13,7 +13,7 @@ from harness.compat.conformance.claims import MARK, case_name, claim_of, name_of
 from harness.compat.conformance.deviations import deviation_of
 from harness.compat.conformance.lab import Lab, Stage, build_rootfs
 from harness.compat.conformance.needs import unmet
-from harness.compat.conformance.recorder import DOCUMENTS, runtime_of
+from harness.compat.conformance.recorder import DOCUMENTS
 from harness.errors import HarnessError
 from harness.runtime.discovery import Runtime, find_runtimes
 from harness.runtime.session import Session
@@ -67,14 +67,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("runtime", runtimes, indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A case that is known to deviate is expected to fail, and reported when it does not."""
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         claim_of(item)  # each has one
         item.extra_keyword_matches.add(name_of(item))  # for -k: the name as it is shown
-        known = deviation_of(config.stash[RUNTIMES][runtime_of(item)], name_of(item))
-        if known is not None:
-            item.add_marker(pytest.mark.xfail(reason=known.reason, strict=True))
 
 
 @pytest.fixture(scope="session")
@@ -123,9 +119,14 @@ def stage(session: Session, runtime: Runtime, lower: Path) -> Iterator[Stage]:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, stage: Stage) -> Iterator[Lab]:
-    reason = unmet(claim_of(request.node).needs, stage.runtime, stage.session.layout)
+    """A case's containers. One that is known to deviate here is expected to fail, and reported when it does not."""
+    layout = stage.session.layout
+    reason = unmet(claim_of(request.node).needs, stage.runtime, layout)
     if reason is not None:
         pytest.skip(reason)
+    known = deviation_of(stage.runtime, layout, name_of(request.node))
+    if known is not None:
+        request.node.add_marker(pytest.mark.xfail(reason=known.reason, strict=True))
     made = Lab(stage)
     request.node.stash[DOCUMENTS] = made.documents
     yield made

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from harness.cgroup.hierarchy import Layout
+from harness.compat.conformance.needs import KINDS, unmet
 from harness.errors import InputError
 from harness.runtime.discovery import Runtime
 
@@ -20,7 +22,8 @@ _CONDITION = re.compile(r"(<=|>=|<|>|==)\s*([0-9]+(?:\.[0-9]+)*)")
 class Deviation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`runtime`: a dialect. `versions`: conditions that must all hold, `>=1.0, <1.2`; "" is any version.
 
-    `cases`: names as the suite shows them. `sentence`: the spec's, of each of them.
+    `cases`: names as the suite shows them. `sentence`: the spec's, of each of them. `needs`: where it shows, in the
+    words of a case's own needs, `cgroup-v1:pids`.
     """
 
     runtime: str
@@ -28,9 +31,14 @@ class Deviation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cases: tuple[str, ...]
     reason: str
     sentence: str
+    needs: tuple[str, ...] = ()
 
-    def holds_for(self, runtime: Runtime) -> bool:
-        return runtime.dialect.name == self.runtime and version_is(runtime.version, self.versions)
+    def holds_for(self, runtime: Runtime, layout: Layout) -> bool:
+        return (
+            runtime.dialect.name == self.runtime
+            and version_is(runtime.version, self.versions)
+            and unmet(self.needs, runtime, layout) is None
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +80,13 @@ def load_deviations(path: Path = FILE) -> tuple[Deviation, ...]:
         found = msgspec.convert(document.get("deviation", []), tuple[Deviation, ...])
         for each in found:
             version_is("0", each.versions)
+            if strange := [need for need in each.needs if need.partition(":")[0] not in KINDS]:
+                raise ValueError(f"no need {strange[0]!r}; there are {', '.join(KINDS)}")
     except (OSError, ValueError) as error:  # msgspec's and tomllib's errors are ValueErrors
         raise InputError(f"{path}: {error}") from None
     return found
 
 
-def deviation_of(runtime: Runtime, case: str) -> Deviation | None:
-    """What is known of this case on this runtime."""
-    return next((each for each in load_deviations() if case in each.cases and each.holds_for(runtime)), None)
+def deviation_of(runtime: Runtime, layout: Layout, case: str) -> Deviation | None:
+    """What is known of this case on this runtime in this layout."""
+    return next((each for each in load_deviations() if case in each.cases and each.holds_for(runtime, layout)), None)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.compat.conformance.claims import claim
-from harness.compat.conformance.lab import MOUNTS, NAMESPACES, PROC, Lab, build_rootfs, opened, read
+from harness.compat.conformance.lab import DEV, MOUNTS, NAMESPACES, PROC, Lab, build_rootfs, opened, read
 
 ROOT = "config.md#configRoot"
 VALID = "config.md#configExtensibility"  # "Valid values" follows it, without an anchor of its own
@@ -31,14 +31,18 @@ def test_version_that_is_none(lab: Lab, version: str) -> None:
 
 @claim(ROOT, "`path` is either an absolute path or a relative path to the bundle.", "/root/path")
 def test_root_path_absolute(lab: Lab) -> None:
-    """Another directory than the bundle's rootfs: what is there is what the container sees."""
+    """Another directory than the bundle's rootfs: what is there is what the container sees.
+
+    It is on the file system of the workspace, which may be one without devices, as systemd's /run is; so /dev is not.
+    """
     other = lab.session.workspace.path / "rootfs" / f"absolute-{lab.runtime.name}"
     if not other.exists():
         build_rootfs(other)
         (other / "which").write_text("absolute")
         (other / "which").chmod(0o644)
     question = read("/which")
-    assert lab.run({"root": {"path": str(other)}}, question).text(question) == "absolute"
+    patch = {"root": {"path": str(other)}, "mounts": [PROC, *DEV]}
+    assert lab.run(patch, question).text(question) == "absolute"
 
 
 @claim(ROOT, "`path` is either an absolute path or a relative path to the bundle.", "other:/root/path")
