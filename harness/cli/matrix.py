@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.compat.cells import Cell, Matrix
     from harness.compat.guest import Guest
     from harness.compat.matrix import Event, Plan
+    from harness.faults.catalogue import Entry
 
 SAVE_EVERY_S = 2.0
 COLOURS = {"good": "green", "odd": "yellow", "bad": "bold red", "none": "dim"}
@@ -45,9 +46,15 @@ COLOURS = {"good": "green", "odd": "yellow", "bad": "bold red", "none": "dim"}
     help="host, legacy, hybrid, unified, unified+systemd (systemd is PID 1; runs the cases of the cgroup drivers).",
 )
 @click.option(
-    "--faults", multiple=True, metavar="all|SLUG", help="Faults or causes of the catalogue; all if not given."
+    "--faults", multiple=True, metavar="all|none|SLUG", help="Faults or causes of the catalogue; all if not given."
 )
-@click.option("--conformance", is_flag=True, help="Also the conformance cases, on each kernel, view and runtime.")
+@click.option(
+    "--conformance",
+    is_flag=False,
+    flag_value="",
+    metavar="[EXPR]",
+    help="Also the conformance cases, or those whose names match, as conformance -k.",
+)
 @click.option("--jobs", type=click.IntRange(1), metavar="N", help="Guests side by side; as many as there are cores.")
 @click.option(
     "--accel",
@@ -71,7 +78,7 @@ def matrix(
     kernels: tuple[str, ...],
     views: str,
     faults: tuple[str, ...],
-    conformance: bool,
+    conformance: str | None,
     jobs: int | None,
     accel: str,
     baseline: str | None,
@@ -140,11 +147,12 @@ def _plan(
     views: str,
     runtimes: tuple[str, ...],
     faults: tuple[str, ...],
-    conformance: bool,
+    conformance: str | None,
     timeout_s: float,
     cache: Path | None,
 ) -> Plan:
     from harness.compat import kernels, systemd_root
+    from harness.compat.conformance import suite
     from harness.compat.matrix import SYSTEMD_VIEW, Plan, check_views
     from harness.faults.catalogue import find_faults, load_catalogue
     from harness.runtime.discovery import find_runtimes
@@ -159,7 +167,17 @@ def _plan(
     root = systemd_root.make(where, note) if SYSTEMD_VIEW in shown else None
     slugs = tuple(slug for text in faults for slug in text.split(",") if slug)
     named = bool(slugs) and "all" not in slugs
-    entries = tuple(find_faults(slugs) if named else load_catalogue().values())
+    if conformance is not None:
+        try:
+            suite.cases(conformance)  # refused here, and not by each guest
+        except InputError as error:
+            raise InputError(f"--conformance: {error}") from None
+    if "none" in slugs:
+        if len(slugs) > 1:
+            raise InputError("--faults none: no other can be named with it")
+        entries: tuple[Entry, ...] = ()
+    else:
+        entries = tuple(find_faults(slugs) if named else load_catalogue().values())
     return Plan(chosen, shown, tuple(find_runtimes(runtimes)), entries, named, timeout_s, root, conformance)
 
 

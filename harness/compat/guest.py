@@ -39,11 +39,13 @@ class Job:
     cases: tuple[tuple[str, str], ...]  # (case, runtime)
     timeout_s: float
     systemd_root: Path | None = None
+    conformance: str = ""  # which of the suite's cases, as pytest's -k
     cpus: int = 1  # of a guest: a second one makes emulation slower by half, for all that must be told to it
 
     def to_json(self) -> dict[str, Any]:
         view = self.view.partition("+")[0]  # what comes behind it is who PID 1 is
-        return {"view": view, "timeout_s": self.timeout_s, "runtimes": self.runtimes, "cases": self.cases}
+        told = {"view": view, "timeout_s": self.timeout_s, "runtimes": self.runtimes, "cases": self.cases}
+        return told | {"conformance": self.conformance}
 
 
 def agent_argv(descriptor: int | None = None) -> tuple[str, ...]:

@@ -60,6 +60,7 @@ class Work:
 
     channel: Channel
     session: Session
+    conformance: str  # which of the suite's cases, as pytest's -k
     proofs: Proofs = field(default_factory=dict)
 
 
@@ -89,7 +90,7 @@ def serve(descriptor: int | None = None) -> None:
 
 
 def _work(channel: Channel, job: dict[str, Any]) -> None:
-    """`job`: view, timeout_s, runtimes {name: path}, cases [[case, runtime's name]]."""
+    """`job`: view, timeout_s, runtimes {name: path}, cases [[case, runtime's name]], conformance (an expression)."""
     usable: dict[str, Runtime | str] = {}
     for name, path in job["runtimes"].items():
         try:
@@ -104,7 +105,7 @@ def _work(channel: Channel, job: dict[str, Any]) -> None:
             channel.send("cell", case=case, runtime=name, **_not_applicable(str(error)))
         return
     with session:
-        work = Work(channel, session)
+        work = Work(channel, session, job["conformance"])
         refused = {name: None if isinstance(it, str) else _refusal(session, it) for name, it in usable.items()}
         for case, name in cases:
             channel.send("begin", case=case, runtime=name)
@@ -153,7 +154,7 @@ def _conformance(work: Work, runtime: Runtime, refusal: str | None) -> dict[str,
             seconds=round(verdict.seconds, 3),
         )
 
-    report = suite.run(work.session, [runtime], on_verdict=tell)
+    report = suite.run(work.session, [runtime], expression=work.conformance, on_verdict=tell)
     counts = ", ".join(f"{number} {word}" for word, number in report.counts()[runtime.name].items())
     return {"verdict": "passes", "as_expected": True, "text": counts}
 

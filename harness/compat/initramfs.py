@@ -27,7 +27,8 @@ stuck() { echo "oci-harness guest: $1"; $B poweroff -f; }
 mount -t 9p -o ro,version=9p2000.L,trans=virtio,access=any,msize=512000,cache=loose /dev/root /host \\
     || stuck "cannot mount the host's files over 9p"
 mount -t proc proc /host/proc
-$B chroot /host /sbin/modprobe -d "$MODULE_ROOT" -a overlay virtio_console
+# bfq: the scheduler that I/O weights are for
+$B chroot /host /sbin/modprobe -d "$MODULE_ROOT" -a overlay virtio_console virtio_blk bfq
 umount /host/proc
 mount -t tmpfs -o mode=755 rw /rw
 overlay() {

@@ -149,6 +149,9 @@ def start(kernel: Kernel, script: Script, directory: Path, accelerator: Accelera
         words += ["-accel", "tcg,thread=multi,tb-size=512", "-cpu", "max,-la57,-erms,-fsrm"]
     words += ["-device", "virtio-serial-pci", "-chardev", f"socket,id={PORT},fd=3"]
     words += ["-device", f"virtserialport,name={PORT},chardev={PORT}"]
+    # a disk of zeros, for what limits I/O
+    words += ["-blockdev", "driver=null-co,node-name=zeros,size=67108864,read-zeroes=on"]
+    words += ["-device", "virtio-blk,drive=zeros"]
     ours, theirs = socket.socketpair()
     console = directory / "console"
     with theirs, console.open("wb") as log:

@@ -44,7 +44,7 @@ class Plan:
     named: bool  # the faults were named one by one, so they run wherever they can
     timeout_s: float
     systemd_root: Path | None = None
-    conformance: bool = False
+    conformance: str | None = None  # which of its cases, as pytest's -k; "" is all, None is none
 
     def jobs(self) -> list[Job]:
         """One for each kernel and view, in that order."""
@@ -56,27 +56,28 @@ class Plan:
                     continue  # this host's own PID 1 is what it is
                 cases = tuple((case, name) for case in self.cases(view) for name in runtimes)
                 root = self.systemd_root if view == SYSTEMD_VIEW else None
-                made.append(Job(kernel, view, runtimes, cases, self.timeout_s, root))
+                made.append(Job(kernel, view, runtimes, cases, self.timeout_s, root, self.conformance or ""))
         return made
 
     def cases(self, view: str) -> list[str]:
         faults = [entry.slug for entry in self.faults]
         if view != SYSTEMD_VIEW:
-            return [START, *faults, *([CONFORMANCE] if self.conformance else [])]
+            return [START, *faults, *([] if self.conformance is None else [CONFORMANCE])]
         if not self.named:
             faults = [entry.slug for entry in self.faults if _needs_systemd(entry)]
         return [START, *driver_cases.CASES, *faults]
 
     def fingerprints(self) -> dict[tuple[str, str, str], str]:
         """{(kernel, runtime, case)}: changes with the catalogue's file, the runtime's binary, the kernel's image."""
-        faults = {entry.slug: _catalogue_bytes(entry.slug) for entry in self.faults}
+        contents = {entry.slug: _catalogue_bytes(entry.slug) for entry in self.faults}
+        contents[CONFORMANCE] = (self.conformance or "").encode()
         binaries = {runtime.name: fingerprint(Path(runtime.path).read_bytes()) for runtime in self.runtimes}
         found = {}
         for kernel in self.kernels:
             image = fingerprint(kernel.image.read_bytes()) if kernel.image else os.uname().version
             for name, binary in binaries.items():
-                for case in {*faults, START, CONFORMANCE, *driver_cases.CASES}:
-                    parts = (VERSION, image, binary, case, faults.get(case, b""))
+                for case in {*contents, START, *driver_cases.CASES}:
+                    parts = (VERSION, image, binary, case, contents.get(case, b""))
                     found[kernel.release, name, case] = fingerprint(*parts)
         return found
 

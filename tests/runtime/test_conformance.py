@@ -174,6 +174,19 @@ def test_interrupted(cli: CommandLine, require: Callable[..., None]) -> None:
     assert process.wait(30) == 130
 
 
+@pytest.mark.parametrize("view", ["unified", "legacy"])
+@pytest.mark.usefixtures("no_leaks")
+def test_limits_are_read_in_the_view(cli: CommandLine, require: Callable[..., None], view: str) -> None:
+    """The files of a cgroup are looked for where the runtime sees them, not in the host's layout."""
+    require("runc")
+    answer = cli("conformance", "--runtime", "runc", "-k", "limit-v or failed-create-leaves", "--view", view, "--json")
+    outcomes = {case["case"]: case["outcome"] for case in answer.json["cases"]}
+    assert outcomes["failed-create-leaves-nothing"] == "passes"
+    assert "fails" not in outcomes.values(), answer.stdout
+    looked_at = {case[:8] for case, outcome in outcomes.items() if case.startswith("limit-") and outcome != "skipped"}
+    assert looked_at == {"limit-v2" if view == "unified" else "limit-v1"}
+
+
 def test_known_deviation_is_told(cli: CommandLine, require: Callable[..., None]) -> None:
     """What deviates is shown with its reason, and is no failure."""
     require("crun")

@@ -120,11 +120,11 @@ def stage(session: Session, runtime: Runtime, lower: Path) -> Iterator[Stage]:
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, stage: Stage) -> Iterator[Lab]:
     """A case's containers. One that is known to deviate here is expected to fail, and reported when it does not."""
-    layout = stage.session.layout
-    reason = unmet(claim_of(request.node).needs, stage.runtime, layout)
+    layout, call = stage.session.layout, stage.session.namespace.call  # a view's cgroups are seen in there only
+    reason = call(unmet, claim_of(request.node).needs, stage.runtime, layout)
     if reason is not None:
         pytest.skip(reason)
-    known = deviation_of(stage.runtime, layout, name_of(request.node))
+    known = call(deviation_of, stage.runtime, layout, name_of(request.node))
     if known is not None:
         request.node.add_marker(pytest.mark.xfail(reason=known.reason, strict=True))
     made = Lab(stage)

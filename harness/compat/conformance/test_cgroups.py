@@ -30,7 +30,7 @@ def cgroups(lab: Lab, running: Running) -> dict[str, str]:
 def value_of(lab: Lab, running: Running, controller: str, file: str) -> str:
     """A file of the container's cgroup, read through the shim. Fails the case when it is not there."""
     hierarchy, path = cgroup_paths(running.pid, lab.session.layout)[controller]
-    root = hierarchy.open()
+    root = lab.session.namespace.call(hierarchy.open)
     try:
         directory = shim.open_beneath(root, path, os.O_RDONLY | os.O_DIRECTORY)
     finally:

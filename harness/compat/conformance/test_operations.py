@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -156,8 +157,8 @@ def test_failed_create_leaves_nothing(lab: Lab) -> None:
     operation = container.create()
     assert operation.exit_status != 0, describe(operation)
     path = container.bundle.config.get("/linux/cgroupsPath")
-    left = [h.mount_point for h in lab.session.layout.hierarchies if os.path.isdir(h.mount_point + path)]  # noqa: PTH112 - joins two absolute paths
-    assert left == []
+    cgroups = [Path(hierarchy.mount_point + path) for hierarchy in lab.session.layout.hierarchies]
+    assert [str(cgroup) for cgroup in cgroups if lab.session.namespace.call(cgroup.is_dir)] == []
     assert [entry for entry in os.listdir(container.client.root) if container.id in entry] == []  # noqa: PTH208 - names are all that is asked
 
 
