@@ -17,6 +17,7 @@ from typing import Any
 from harness.compat import machine
 from harness.compat.initramfs import GUEST, Script
 from harness.compat.kernels import Kernel
+from harness.compat.program_files import files_of
 from harness.errors import HostError
 from harness.process import companion
 
@@ -84,7 +85,10 @@ class Guest:
             self.machine = _here(directory)
         else:
             environment = agent_environment() | {"TMPDIR": "/run"}
-            script = Script(agent_argv(), tuple(environment.items()), "/", job.kernel.modules, job.systemd_root)
+            # each start of a runtime would ask for a dozen files over 9p
+            brought = tuple(dict.fromkeys(file for path in job.runtimes.values() for file in files_of(path)))
+            given = tuple(environment.items())
+            script = Script(agent_argv(), given, "/", job.kernel.modules, job.systemd_root, brought)
             self.machine = machine.start(job.kernel, script, directory, accelerator, job.cpus)
         self.channel = self.machine.channel
         self.channel.setblocking(False)

@@ -47,6 +47,7 @@ modules() {
 
 _DIRECT = """
 overlay /host root /newroot
+bring /newroot
 modules /newroot
 cd /newroot
 mount -t proc -o nosuid,noexec,nodev proc proc
@@ -76,6 +77,7 @@ exec switch_root /newroot "/$GUEST/busybox" sh -c "/$GUEST/busybox sh /$GUEST/ag
 _SYSTEMD = """
 overlay "/host$SYSTEMD_ROOT" root /newroot
 overlay /host files /newroot/mnt
+bring /newroot/mnt
 modules /newroot
 modules /newroot/mnt
 cd /newroot
@@ -125,6 +127,7 @@ class Script:
     working_directory: str
     modules: Path | None  # lib/modules/RELEASE
     systemd_root: Path | None = None  # the root in which systemd is PID 1; None: no systemd
+    brought: tuple[str, ...] = ()  # files that are copied into memory before anything asks for them
 
     def files(self) -> dict[str, bytes]:
         """What is laid over virtme-ng's initramfs; all of it is executable."""
@@ -137,10 +140,13 @@ class Script:
             "SYSTEMD_ROOT": str(self.systemd_root or ""),
         }
         assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
+        # An owner that is set, be it the same, has the overlay copy the file (fs/overlayfs/inode.c, ovl_setattr).
+        copy = shlex.join(("chown", "-h", "--from=0:0", "0:0", *self.brought)) if self.brought else "true"
+        bring = f'bring() {{ $B chroot "$1" {copy} || echo "oci-harness guest: some files are not in memory"; }}\n'
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment)
         agent = f"{exports}cd {shlex.quote(self.working_directory)}\nexec {shlex.join(self.argv)}\n"
         first, _, rest = _COMMON.partition("\n")
-        init = f"{first}\n{assignments}{rest}{_SYSTEMD if self.systemd_root else _DIRECT}"
+        init = f"{first}\n{assignments}{bring}{rest}{_SYSTEMD if self.systemd_root else _DIRECT}"
         return {"init": init.encode(), "agent.sh": agent.encode(), "enter.sh": (assignments + _ENTER).encode()}
 
 

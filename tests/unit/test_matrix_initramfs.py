@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ SCRIPT = Script(
     environment=(("PATH", "/bin:/it's here"),),
     working_directory="/a b",
     modules=Path("/cache/with space/lib/modules/6.1"),
+    brought=("/usr/bin/crun", "/a b/it's"),
 )
 
 
@@ -28,7 +30,7 @@ def test_the_archive_is_one_that_cpio_unpacks(tmp_path: Path, require: Callable[
 
 @pytest.mark.parametrize("systemd_root", [None, Path("/a root")])
 def test_every_script_is_one_that_a_shell_can_read(tmp_path: Path, systemd_root: Path | None) -> None:
-    script = Script(SCRIPT.argv, SCRIPT.environment, SCRIPT.working_directory, SCRIPT.modules, systemd_root)
+    script = replace(SCRIPT, systemd_root=systemd_root)
     for name, content in script.files().items():
         (tmp_path / name).write_bytes(content)
         subprocess.run(["sh", "-n", str(tmp_path / name)], check=True)
