@@ -141,7 +141,7 @@ class Script:
         }
         assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in variables.items())
         # An owner that is set, be it the same, has the overlay copy the file (fs/overlayfs/inode.c, ovl_setattr).
-        copy = shlex.join(("chown", "-h", "--from=0:0", "0:0", *self.brought)) if self.brought else "true"
+        copy = shlex.join(("/bin/chown", "-h", "--from=0:0", "0:0", *self.brought)) if self.brought else "true"
         bring = f'bring() {{ $B chroot "$1" {copy} || echo "oci-harness guest: some files are not in memory"; }}\n'
         exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in self.environment)
         agent = f"{exports}cd {shlex.quote(self.working_directory)}\nexec {shlex.join(self.argv)}\n"
