@@ -41,7 +41,7 @@ NAMED_BY_GUIDES = frozenset(
 # The conformance cases that need cgroup v2 with all its controllers.
 CONFORMANCE = "limit-v2"
 # What a machine has no time for is left out, and told: emulation is several times slower on one than on another.
-REST_MAX_TIME = os.environ.get("HARNESS_GUESTS_MAX_TIME", "8m")
+REST_MAX_TIME = os.environ.get("HARNESS_GUESTS_MAX_TIME", "5m")
 # Preconditions that a kernel or a layout decides on.
 OF_THE_PLACE = ("cap", "cgroup", "controller", "mode", "no-cgroup-file", "no-controller", "user-namespace", "v2-")
 
