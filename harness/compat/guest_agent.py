@@ -16,7 +16,7 @@ from typing import Any
 from harness.compat import driver_cases
 from harness.compat.initramfs import PORT
 from harness.errors import HarnessError, HostError
-from harness.faults.catalogue import Entry, load_catalogue
+from harness.faults.catalogue import Entry, load_fault
 from harness.faults.reproduce import Proofs, reproduce
 from harness.faults.verdict import Verdict
 from harness.runtime.discovery import Runtime, find_runtime
@@ -130,7 +130,7 @@ def _case(work: Work, runtime: Runtime, case: str, refusal: str | None) -> dict[
         return driver_cases.run_case(work.session, runtime, case)
     if case == CONFORMANCE:
         return _conformance(work, runtime, refusal)
-    return _fault(work, runtime, load_catalogue()[case], refusal)
+    return _fault(work, runtime, load_fault(case), refusal)
 
 
 def _conformance(work: Work, runtime: Runtime, refusal: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.diagnosis.diagnosis import Diagnosis, Report
 from harness.diagnosis.rules import SYMPTOM_ONLY
-from harness.faults.catalogue import load_catalogue, load_causes
+from harness.faults.catalogue import load_catalogue, load_causes, load_fault
 
 SCHEMA = "oci-harness/diagnosis/1"
 FAULTS_SHOWN = 5
@@ -48,7 +48,7 @@ def _words(text: str) -> frozenset[str]:
 @cache
 def _words_of(slug: str) -> tuple[frozenset[str], frozenset[str]]:
     """The stages at which a fault shows, and its words: those of its title, its patches and the texts it expects."""
-    fault = load_catalogue()[slug].fault
+    fault = load_fault(slug).fault
     clauses = " ".join(f"{expect.clause or ''} {expect.stderr or ''}" for expect in fault.expect)
     pointers = " ".join(patch.pointer for patch in fault.break_.config)
     return frozenset(expect.stage for expect in fault.expect), _words(f"{slug} {fault.title} {pointers} {clauses}")

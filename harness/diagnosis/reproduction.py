@@ -12,7 +12,7 @@ import msgspec
 from harness.diagnosis.diagnosis import Diagnosis, diagnose
 from harness.diagnosis.explain import faults_of
 from harness.errors import InputError
-from harness.faults.catalogue import Entry, load_catalogue, load_causes, parse_fault
+from harness.faults.catalogue import Entry, load_causes, load_fault, parse_fault
 from harness.faults.reproduce import reproduce
 from harness.faults.verdict import Verdict
 from harness.runtime.discovery import Runtime
@@ -65,7 +65,7 @@ def reproduce_text(
     on_verdict: Callable[[Verdict], None] = lambda _: None,
 ) -> Iterator[Reproduction]:
     """The failure of `diagnosis` on every runtime. Raises InputError if the catalogue has no fault for it."""
-    entries = [load_catalogue()[slug] for slug in faults_of(diagnosis)]
+    entries = [load_fault(slug) for slug in faults_of(diagnosis)]
     if not entries:
         raise InputError(f"no fault of the catalogue shows {diagnosis.cause or 'a text that no rule knows'}")
     for runtime in runtimes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -136,27 +137,31 @@ def load_causes() -> dict[str, Cause]:
 
 
 @cache
+def load_fault(slug: str) -> Entry:
+    """The one of this name, without reading the others. Raises KeyError when there is none, InputError for its form."""
+    file = data_root() / "faults" / f"{slug}{SUFFIX}"
+    if "/" in slug or not file.is_file():
+        raise KeyError(slug)
+    return parse_fault(slug, _read(file), str(file), load_causes())
+
+
+@cache
 def load_catalogue() -> dict[str, Entry]:
     """{slug: Entry} of all files of bundles/faults, sorted. Raises InputError for the first that is not in form."""
-    causes = load_causes()
-    entries = {}
-    files = [file for file in (data_root() / "faults").iterdir() if file.name.endswith(SUFFIX)]
-    for file in sorted(files, key=lambda file: file.name):
-        slug = file.name.removesuffix(SUFFIX)
-        entries[slug] = parse_fault(slug, _read(file), str(file), causes)
-    return entries
+    names = sorted(file.name for file in (data_root() / "faults").iterdir() if file.name.endswith(SUFFIX))
+    return {slug: load_fault(slug) for slug in (name.removesuffix(SUFFIX) for name in names)}
 
 
 def find_faults(slugs: tuple[str, ...]) -> list[Entry]:
     """Those named (a cause's slug names all of its faults). Raises InputError for one that is not there."""
     import difflib
 
-    catalogue = load_catalogue()
     found: list[Entry] = []
     for slug in slugs:
-        if slug in catalogue:
-            found.append(catalogue[slug])
+        with contextlib.suppress(KeyError):
+            found.append(load_fault(slug))
             continue
+        catalogue = load_catalogue()
         of_cause = [entry for entry in catalogue.values() if entry.fault.cause == slug]
         if not of_cause:
             near = difflib.get_close_matches(slug, [*catalogue, *load_causes()], 3)

@@ -14,7 +14,7 @@ import pytest
 
 from harness.errors import HostError, InputError
 from harness.faults import rootfs_steps, schema
-from harness.faults.catalogue import Cause, Entry, load_catalogue, load_causes, parse_fault
+from harness.faults.catalogue import Cause, Entry, find_faults, load_catalogue, load_causes, load_fault, parse_fault
 from harness.faults.node import VARIABLES, expand, filtered_call
 from harness.faults.preconditions import PROBES
 from harness.faults.verdict import choose, match_clause
@@ -290,3 +290,14 @@ def test_no_clause_is_so_loose_that_a_bare_errno_would_do(text: str) -> None:
         if expect.clause and match_clause(expect.clause, text) is not None
     ]
     assert loose == []
+
+
+def test_one_fault_is_found_without_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its name, as in the whole; a name that is none, or a path, is none."""
+    name = next(iter(load_catalogue()))
+    assert load_fault(name) is load_catalogue()[name]
+    for other in ("no-such-fault", f"../faults/{name}", ""):
+        with pytest.raises(KeyError):
+            load_fault(other)
+    monkeypatch.setattr("harness.faults.catalogue.load_catalogue", lambda: pytest.fail("all were read"))
+    assert [entry.slug for entry in find_faults((name,))] == [name]
