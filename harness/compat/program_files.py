@@ -29,7 +29,7 @@ def files_of(program: str) -> list[str]:
 
 def _on_the_way(path: str) -> list[str]:
     """The symbolic links that are followed from / to `path`, and the file at the end; nothing when there is none."""
-    found = []
+    found: list[str] = []
     left = [part for part in path.split("/") if part]
     at = Path("/")
     while left and len(found) < _MAX_LINKS:
