@@ -100,9 +100,9 @@ def test_is_alive() -> None:
 
 def test_children() -> None:
     """Direct children are listed, zombies too, grandchildren not; a process that is gone has none."""
-    child = subprocess.Popen(
-        ["sh", "-c", "cat & echo $!; wait"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    # of what is in the background sh takes stdin away (POSIX, 2.9.3.1), and cat would be gone
+    script = "exec 3<&0; cat <&3 & echo $!; wait"
+    child = subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
     grandchild = int(child.stdout.readline())
     assert child.pid in procfs.children(os.getpid())
