@@ -33,7 +33,8 @@ def _on_the_way(path: str) -> list[str]:
     left = [part for part in path.split("/") if part]
     at = Path("/")
     while left and len(found) < _MAX_LINKS:
-        at = (at / left.pop(0)) if left[0] != ".." else (left.pop(0), at.parent)[1]
+        part = left.pop(0)
+        at = at.parent if part == ".." else at / part
         if at.is_symlink():
             found.append(str(at))
             target = os.readlink(at)  # noqa: PTH115 - a relative one stays relative
