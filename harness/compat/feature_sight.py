@@ -87,7 +87,7 @@ class Sight:
                 pattern = see.matches.replace("${run}", re.escape(self.session.workspace.cgroup))
                 return _matched(pattern, self._proc(see.file), f"/proc/INIT/{see.file}")
             case cases.Link():
-                leads_to = os.readlink(f"/proc/{self.pid}/{see.file}")  # noqa: PTH115 - no path of ours
+                leads_to = os.readlink(f"/proc/{self.pid}/{see.file}")
                 return _matched(see.matches, leads_to, f"/proc/INIT/{see.file}")
             case cases.Mount():
                 return self._mount(see)

@@ -201,7 +201,7 @@ def _attempt(work: Work, runtime: Runtime, entry: Entry) -> dict[str, Any]:
 
 def _compact(verdict: Verdict) -> dict[str, Any]:
     """A verdict without its operations; these only where it is not as expected, to see why."""
-    full = verdict.to_json()
+    full = verdict.summary()
     kept = ("verdict", "as_expected", "expected", "reason", "stage", "text", "clause", "leaks")
     cell = {name: full[name] for name in kept if full[name] not in (None, "", [])}
     cell["text"] = verdict.text[-TEXT_LIMIT:]
@@ -209,8 +209,8 @@ def _compact(verdict: Verdict) -> dict[str, Any]:
     cell["counterfactual"] = proof["verdict"] + (f", as of {proof['as_of']}" if "as_of" in proof else "")
     if not verdict.as_expected:
         cell["operations"] = [
-            {"attempt": op["attempt"], "command": op["command"], "exit_status": op["exit_status"]}
-            for op in full["operations"]
+            {"attempt": attempt, "command": op.command, "exit_status": op.exit_status}
+            for attempt, op in verdict.operations()
         ]
         cell["evidence"] = {"healed_text": full["counterfactual"]["text"]}
         if verdict.broken is not None:

@@ -37,7 +37,7 @@ def _on_the_way(path: str) -> list[str]:
         at = at.parent if part == ".." else at / part
         if at.is_symlink():
             found.append(str(at))
-            target = os.readlink(at)  # noqa: PTH115 - a relative one stays relative
+            target = os.readlink(at)
             left = [part for part in target.split("/") if part and part != "."] + left
             at = Path("/") if target.startswith("/") else at.parent
     return [*found, str(at)] if at.is_file() else []

@@ -47,6 +47,10 @@ class Attempt:
     leaks: list[str] = field(default_factory=list)
     inapplicable: str | None = None  # the node would not be changed so, and why
 
+    @property
+    def name(self) -> str:
+        return "healed" if self.healed else "broken"
+
     def evidence(self) -> dict[str, Any]:
         """JSON-ready."""
         return {

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from harness.faults import schema
 from harness.faults.attempt import Attempt
 from harness.faults.catalogue import Entry
+from harness.process.operation import Operation
 
 Word = Literal["reproduced", "not-reproduced", "not-applicable", "inconclusive"]
 
@@ -39,7 +40,8 @@ class Verdict:
     healed_as: str | None = None  # the fault that the healed bundle, the same one, has run for
     leaks: list[str] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
+        """What came of it, without what was seen on the way."""
         counterfactual = {
             "verdict": _counterfactual(self.healed),
             "healed_by": self.healed_by,
@@ -47,7 +49,6 @@ class Verdict:
         }
         if self.healed_as is not None:
             counterfactual["as_of"] = self.healed_as
-        attempts = [attempt for attempt in (self.broken, self.healed) if attempt is not None]
         return {
             "fault": self.fault,
             "runtime": self.runtime,
@@ -65,13 +66,20 @@ class Verdict:
             "clause": self.clause,
             "counterfactual": counterfactual,
             "leaks": self.leaks,
-            "evidence": {("healed" if a.healed else "broken"): a.evidence() for a in attempts},
-            "operations": [
-                {"attempt": "healed" if a.healed else "broken", "command": op.command, **op.to_json()}
-                for a in attempts
-                for op in a.operations
-            ],
         }
+
+    def operations(self) -> list[tuple[str, Operation]]:
+        """All calls of the runtime, each with the attempt that it belongs to: `broken` or `healed`."""
+        return [(a.name, op) for a in self._attempts() for op in a.operations]
+
+    def to_json(self) -> dict[str, Any]:
+        return self.summary() | {
+            "evidence": {a.name: a.evidence() for a in self._attempts()},
+            "operations": [{"attempt": name, "command": op.command, **op.to_json()} for name, op in self.operations()],
+        }
+
+    def _attempts(self) -> list[Attempt]:
+        return [attempt for attempt in (self.broken, self.healed) if attempt is not None]
 
 
 def _counterfactual(healed: Attempt | None) -> str:

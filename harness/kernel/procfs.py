@@ -76,23 +76,24 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _read(path: Path) -> bytes:
+def _read(pid: int, name: str) -> bytes:
     try:
-        return path.read_bytes()
+        with open(f"/proc/{pid}/{name}", "rb", buffering=0) as file:
+            return file.readall()
     except OSError:  # gone, a kernel thread, or not ours to see
         return b""
 
 
-def _link(path: Path) -> bytes:
+def _link(pid: int, name: str) -> bytes:
     try:
-        return os.fsencode(path.readlink())
+        return os.readlink(f"/proc/{pid}/{name}".encode())
     except OSError:
         return b""
 
 
 def command_line(pid: int) -> str:
     """The arguments joined by blanks; "" when the process is gone or a zombie."""
-    return _read(PROC / str(pid) / "cmdline").replace(b"\0", b" ").decode(errors="replace")
+    return _read(pid, "cmdline").replace(b"\0", b" ").decode(errors="replace")
 
 
 def processes_naming(marker: str, *, ignore: frozenset[int] = frozenset()) -> list[ProcessStat]:
@@ -105,8 +106,7 @@ def processes_naming(marker: str, *, ignore: frozenset[int] = frozenset()) -> li
     for pid in pids():
         if pid in ignore:
             continue
-        base = PROC / str(pid)
-        text = b"\0".join((_read(base / "cgroup"), _read(base / "cmdline"), _link(base / "cwd"), _link(base / "root")))
+        text = b"\0".join((_read(pid, "cgroup"), _read(pid, "cmdline"), _link(pid, "cwd"), _link(pid, "root")))
         if needle.search(text):
             stat = process_stat(pid)
             if stat is not None and stat.state not in "ZX":

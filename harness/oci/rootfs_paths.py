@@ -29,7 +29,7 @@ def inside(rootfs: Path, path: str) -> Path | None:
             continue
         here = rootfs.joinpath(*place, part)
         try:
-            target = os.readlink(here)  # noqa: PTH115 - text is wanted, as it is
+            target = os.readlink(here)
         except OSError:
             place.append(part)
             continue

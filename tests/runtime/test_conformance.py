@@ -115,7 +115,7 @@ def test_payload_as_hook(tmp_path: Path) -> None:
     assert records[0]["args"][1:] == ["hook", str(file), "first", "0"]
     assert records[0]["env"] == ["A=b c"]
     assert json.loads(records[0]["stdin"]) == {"id": "x"}
-    assert records[0]["namespaces"]["net"] == os.readlink("/proc/self/ns/net")  # noqa: PTH115 - no path, but a name
+    assert records[0]["namespaces"]["net"] == os.readlink("/proc/self/ns/net")
     assert payload("hook", "/no/such/directory/file", "x", "0").returncode == 125
 
 

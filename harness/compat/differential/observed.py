@@ -129,7 +129,7 @@ def _process(base: str, pid: int, found: Facts) -> None:
 
 def _link(path: str) -> str:
     try:
-        return _NUMBERED.sub("", os.readlink(path))  # noqa: PTH115 - of /proc, no path to follow
+        return _NUMBERED.sub("", os.readlink(path))
     except OSError:
         return "?"
 

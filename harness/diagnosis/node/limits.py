@@ -192,7 +192,7 @@ def inotify(tree: Tree) -> Iterator[Finding]:
             uid = os.stat(f"/proc/{pid}").st_uid
             with os.scandir(f"/proc/{pid}/fd") as descriptors:
                 for descriptor in descriptors:
-                    used[uid] += os.readlink(descriptor.path) == "anon_inode:inotify"  # noqa: PTH115 - many, no Paths
+                    used[uid] += os.readlink(descriptor.path) == "anon_inode:inotify"
         except PermissionError:
             hidden += 1
         except OSError:  # it has ended meanwhile

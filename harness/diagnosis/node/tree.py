@@ -73,7 +73,7 @@ class Tree:
                 self.miss(path, f"{mount.mount_point} is a {mount.fstype} mount, which may hang; not touched")
                 return None
             try:
-                target = os.readlink(self.root.joinpath(*place, part))  # noqa: PTH115 - text is wanted, as it is
+                target = os.readlink(self.root.joinpath(*place, part))
             except OSError:
                 place.append(part)
                 continue
