@@ -9,8 +9,8 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,23 @@ class Job:
     timeout_s: float
     systemd_root: Path | None = None
     conformance: str = ""  # which of the suite's cases, as pytest's -k
-    cpus: int = 1  # of a guest: a second one makes emulation slower by half, for all that must be told to it
+    cpus: Mapping[str, int] = field(default_factory=dict)  # {case: how many it needs}, of those that need more than one
+
+    def shifts(self) -> dict[int, list[tuple[str, str]]]:
+        """{CPUs: cases}, the few first. A second CPU makes emulation slower by half: it comes up for its own cases."""
+        found: dict[int, list[tuple[str, str]]] = {}
+        for case in self.cases:
+            found.setdefault(self.cpus.get(case[0], 1), []).append(case)
+        return dict(sorted(found.items()))
 
     def to_json(self) -> dict[str, Any]:
-        view = self.view.partition("+")[0]  # what comes behind it is who PID 1 is
-        told = {"view": view, "timeout_s": self.timeout_s, "runtimes": self.runtimes, "cases": self.cases}
-        return told | {"conformance": self.conformance}
+        return {
+            "view": self.view.partition("+")[0],  # what comes behind it is who PID 1 is
+            "timeout_s": self.timeout_s,
+            "runtimes": self.runtimes,
+            "shifts": [{"cpus": cpus, "cases": cases} for cpus, cases in self.shifts().items()],
+            "conformance": self.conformance,
+        }
 
 
 def agent_argv(descriptor: int | None = None) -> tuple[str, ...]:
@@ -89,7 +100,7 @@ class Guest:
             brought = tuple(dict.fromkeys(file for path in job.runtimes.values() for file in files_of(path)))
             given = tuple(environment.items())
             script = Script(agent_argv(), given, "/", job.kernel.modules, job.systemd_root, brought)
-            self.machine = machine.start(job.kernel, script, directory, accelerator, job.cpus)
+            self.machine = machine.start(job.kernel, script, directory, accelerator, max(job.shifts()))
         self.channel = self.machine.channel
         self.channel.setblocking(False)
 

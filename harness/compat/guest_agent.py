@@ -90,37 +90,47 @@ def serve(descriptor: int | None = None) -> None:
 
 
 def _work(channel: Channel, job: dict[str, Any]) -> None:
-    """`job`: view, timeout_s, runtimes {name: path}, cases [[case, runtime's name]], conformance (an expression)."""
+    """`job`: view, timeout_s, runtimes {name: path}, conformance (an expression), shifts [{cpus, cases}].
+
+    A case is [case, runtime's name]. Each shift has a session of its own: what has been made before a CPU comes up does
+    not get it (cpuset of cgroup v1).
+    """
     usable: dict[str, Runtime | str] = {}
     for name, path in job["runtimes"].items():
         try:
             usable[name] = find_runtime(f"{name}={path}")
         except HarnessError as error:
             usable[name] = str(error)
-    cases: list[list[str]] = job["cases"]
-    try:
-        session = Session(job["view"], kind="matrix", timeout_s=job["timeout_s"])
-    except HostError as error:
-        for case, name in cases:
-            channel.send("cell", case=case, runtime=name, **_not_applicable(str(error)))
-        return
-    with session:
-        work = Work(channel, session, job["conformance"])
-        refused = {name: None if isinstance(it, str) else _refusal(session, it) for name, it in usable.items()}
-        for case, name in cases:
-            channel.send("begin", case=case, runtime=name)
-            started = time.monotonic()
-            runtime = usable[name]
-            if isinstance(runtime, str):
-                fields = _not_applicable(runtime)
-            else:
-                try:
-                    fields = _case(work, runtime, case, refused[name])
-                except Exception as error:  # a bug of ours costs this one case, and not the guest with all the others
-                    reason = f"a bug in oci-harness: {type(error).__name__}: {error}"
-                    fields = {"verdict": "inconclusive", "as_expected": False, "reason": reason}
-                fields["runtime_version"] = runtime.version
-            channel.send("cell", case=case, runtime=name, seconds=round(time.monotonic() - started, 3), **fields)
+    for shift in job["shifts"]:
+        for number in range(1, shift["cpus"]):
+            Path(f"/sys/devices/system/cpu/cpu{number}/online").write_text("1")
+        cases: list[list[str]] = shift["cases"]
+        try:
+            session = Session(job["view"], kind="matrix", timeout_s=job["timeout_s"])
+        except HostError as error:
+            for case, name in cases:
+                channel.send("cell", case=case, runtime=name, **_not_applicable(str(error)))
+            continue
+        with session:
+            _shift(Work(channel, session, job["conformance"]), usable, cases)
+
+
+def _shift(work: Work, usable: dict[str, Runtime | str], cases: list[list[str]]) -> None:
+    refused = {name: None if isinstance(it, str) else _refusal(work.session, it) for name, it in usable.items()}
+    for case, name in cases:
+        work.channel.send("begin", case=case, runtime=name)
+        started = time.monotonic()
+        runtime = usable[name]
+        if isinstance(runtime, str):
+            fields = _not_applicable(runtime)
+        else:
+            try:
+                fields = _case(work, runtime, case, refused[name])
+            except Exception as error:  # a bug of ours costs this one case, and not the guest with all the others
+                reason = f"a bug in oci-harness: {type(error).__name__}: {error}"
+                fields = {"verdict": "inconclusive", "as_expected": False, "reason": reason}
+            fields["runtime_version"] = runtime.version
+        work.channel.send("cell", case=case, runtime=name, seconds=round(time.monotonic() - started, 3), **fields)
 
 
 def _case(work: Work, runtime: Runtime, case: str, refusal: str | None) -> dict[str, Any]:

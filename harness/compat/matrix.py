@@ -49,6 +49,7 @@ class Plan:
     def jobs(self) -> list[Job]:
         """One for each kernel and view, in that order."""
         runtimes = {runtime.name: runtime.path for runtime in self.runtimes}
+        cpus = {entry.slug: count for entry in self.faults if (count := cpus_needed(entry)) > 1}
         made = []
         for kernel in self.kernels:
             for view in self.views:
@@ -56,7 +57,8 @@ class Plan:
                     continue  # this host's own PID 1 is what it is
                 cases = tuple((case, name) for case in self.cases(view) for name in runtimes)
                 root = self.systemd_root if view == SYSTEMD_VIEW else None
-                made.append(Job(kernel, view, runtimes, cases, self.timeout_s, root, self.conformance or ""))
+                job = Job(kernel, view, runtimes, cases, self.timeout_s, root, self.conformance or "")
+                made.append(job if kernel.name == HOST else replace(job, cpus=cpus))  # the host has what it has
         return made
 
     def cases(self, view: str) -> list[str]:
@@ -148,19 +150,10 @@ class Runner:
                         self._keep(each for each in of_the_suite if each.place == cell.place)
                 else:
                     left.append((case, runtime))
-            waiting += self._by_cpus(replace(job, cases=tuple(left)))
+            if left:
+                waiting.append(replace(job, cases=tuple(left)))
         # the long ones first, so that no core is idle at the end
         return sorted(waiting, key=lambda job: -len(job.cases))
-
-    def _by_cpus(self, job: Job) -> list[Job]:
-        """Guests have one CPU; what needs more goes into a guest of its own."""
-        if job.kernel.name == HOST:
-            return [job] if job.cases else []
-        needed = {entry.slug: cpus_needed(entry) for entry in self.plan.faults}
-        by_count: dict[int, list[tuple[str, str]]] = {}
-        for case in job.cases:
-            by_count.setdefault(needed.get(case[0], 1), []).append(case)
-        return [replace(job, cases=tuple(cases), cpus=count) for count, cases in by_count.items()]
 
     def _keep(self, cells: Iterable[Cell]) -> None:
         for cell in cells:

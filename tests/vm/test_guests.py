@@ -29,7 +29,7 @@ import json, os, sys
 from harness.compat.guest_agent import Channel, _open
 channel = Channel(_open(None))
 channel.send("hello", kernel=os.uname().release)
-case, runtime = channel.receive()["cases"][0]
+case, runtime = channel.receive()["shifts"][0]["cases"][0]
 channel.send("begin", case=case, runtime=runtime)
 """
 PANICS = SAYS_HELLO + "open('/proc/sysrq-trigger', 'w').write('c')"
@@ -75,6 +75,17 @@ def test_a_guest_gives_the_verdicts_of_its_own_kernel(
     assert {cell.verdict for cell in cells.values() if cell.case in CASES} == {"reproduced"}
     assert {cell.kernel for cell in cells.values()} == {old_kernel.release}
     assert len(cells) == 6
+
+
+def test_a_second_cpu_comes_up_for_the_case_that_needs_it(
+    base: Path, old_kernel: Kernel, runtimes: tuple[str, ...]
+) -> None:
+    """In the same guest, after all others: what was asked for first is not run first."""
+    narrow = "cpuset-parent-narrow"
+    made = run(plan(old_kernel, runtimes, "legacy", (narrow, CASES[0])))
+    assert [guest["cells"] for guest in made.guests] == [6]
+    verdicts = [(cell.case, cell.verdict) for cell in made.cells.values() if cell.case in (narrow, CASES[0])]
+    assert verdicts == [(CASES[0], "reproduced")] * 2 + [(narrow, "reproduced")] * 2
 
 
 def test_the_host_is_a_place_like_any_other(base: Path, runtimes: tuple[str, ...]) -> None:
