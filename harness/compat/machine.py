@@ -149,8 +149,8 @@ def start(kernel: Kernel, script: Script, directory: Path, accelerator: Accelera
     words[words.index("-initrd") + 1] = str(own)
     words += ["-no-reboot"]
     if accelerator == "tcg":
-        # All CPUs in one thread, as only one is up most of the time: two threads need atomic instructions, a tenth more of
-        # every cell. Without five-level page tables, whose every walk is a loop here, and without the promise that
+        # All CPUs in one thread, as only one is up most of the time: two threads need atomic instructions, and those a
+        # tenth more time. Without five-level page tables, whose every walk is a loop here, and without the promise that
         # `rep movsb` is fast, which the kernel and the C library believe.
         words += ["-accel", "tcg,thread=single,tb-size=512", "-cpu", "max,-la57,-erms,-fsrm"]
     words += ["-device", "virtio-serial-pci", "-chardev", f"socket,id={PORT},fd=3"]

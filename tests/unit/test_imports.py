@@ -250,17 +250,14 @@ sys.stderr.write(json.dumps([status, sorted({name.partition('.')[0] for name in 
 @pytest.mark.parametrize(
     ("arguments", "unwanted"),
     [
-        (
-            ("--version",),
-            {"click", "msgspec", "numpy", "pyroute2", "rich", "cffi", "_cffi_backend", "subprocess", "json"},
-        ),
-        (("--help",), {"msgspec", "numpy", "pyroute2", "rich", "cffi", "_cffi_backend"}),
-        (("create", "--help"), {"numpy", "pyroute2", "rich"}),
-        (("bench", "--help"), {"numpy", "pyroute2", "rich"}),
+        (("--version",), "click msgspec numpy pyroute2 rich cffi _cffi_backend subprocess"),
+        (("--help",), "msgspec numpy pyroute2 rich cffi _cffi_backend"),
+        (("create", "--help"), "numpy pyroute2 rich"),
+        (("bench", "--help"), "numpy pyroute2 rich"),
     ],
-    ids=" ".join,
+    ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_what_is_loaded(arguments: tuple[str, ...], unwanted: set[str]) -> None:
+def test_what_is_loaded(arguments: tuple[str, ...], unwanted: str) -> None:
     """What prints a version or a help text loads nothing that it does not need."""
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *arguments], capture_output=True, text=True, check=True, timeout=30
@@ -268,7 +265,7 @@ def test_what_is_loaded(arguments: tuple[str, ...], unwanted: set[str]) -> None:
     status, loaded = json.loads(done.stderr)
     assert status in (0, None)
     assert done.stdout
-    assert set(loaded) & (unwanted - {"json"}) == set()
+    assert set(loaded) & set(unwanted.split()) == set()
 
 
 def test_importing_the_package_is_light() -> None:

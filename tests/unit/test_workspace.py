@@ -168,9 +168,12 @@ def fate_cases() -> list[tuple[str, bytes | None, str]]:
     ]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "fate"), fate_cases(), ids=lambda value: value if isinstance(value, str) else ""
-)
+def fate_id(value: object) -> str:
+    """Without the pid, so that each process that runs tests has the same names for them."""
+    return value.replace(str(os.getpid()), "own") if isinstance(value, str) else ""
+
+
+@pytest.mark.parametrize(("name", "content", "fate"), fate_cases(), ids=fate_id)
 def test_fate(base: Path, name: str, content: bytes | None, fate: str) -> None:
     """A run is live with its owner, kept when handed over, dead otherwise; a note not yet written is waited for."""
     path = note(base, PREFIX + name, content)
