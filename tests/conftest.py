@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -42,6 +44,23 @@ def require_all(*names: str) -> None:
     if demanded & set(absent):
         pytest.fail(f"HARNESS_REQUIRE demands {', '.join(sorted(demanded & set(absent)))}, not on this host")
     pytest.skip(f"needs {', '.join(absent)}")
+
+
+# They change this host while they run: use up a user's keys, freeze, fill, remove what dead runs have left. So one
+# process runs all of them, one after the other; any file of the others may run beside them.
+CHANGE_THE_HOST = re.compile(r"tests/(native|runtime)/|tests/vm/test_guests\.py")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With `pytest -n N`."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByHost(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "host" if CHANGE_THE_HOST.match(nodeid) else nodeid.partition("::")[0]
+
+    return ByHost(config, log)
 
 
 @pytest.fixture

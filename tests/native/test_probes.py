@@ -47,8 +47,9 @@ def none_left() -> Iterator[None]:
     assert not left, [procfs.process_stat(pid) for pid in left]
 
 
-def cgroups() -> set[str]:
-    return {str(path) for h in detect().hierarchies for path in Path(h.mount_point).glob("oci-harness-*")}
+def cgroups(pid: int) -> list[str]:
+    """Those that the process with this pid has made to try something."""
+    return [str(path) for h in detect().hierarchies for path in Path(h.mount_point).glob(f"oci-harness-*-{pid}-*")]
 
 
 def test_what_root_can(require: Require) -> None:
@@ -109,10 +110,10 @@ def test_a_probe_that_hangs(require: Require, tmp_path: Path) -> None:
 def test_controllers(require: Require) -> None:
     """Every mounted controller answers, with what was written to try it, and its cgroup is gone afterwards."""
     require("root")
-    before = cgroups()
+    before = cgroups(os.getpid())
     layout = detect()
     found = try_controllers(layout, f"oci-harness-host-{os.getpid()}-test", ["no_such"])
-    assert cgroups() == before
+    assert cgroups(os.getpid()) == before
     assert {name for name, each in found.items() if each.version} == {
         n for h in layout.hierarchies for n in h.controllers
     }
@@ -133,18 +134,18 @@ def test_unbuilt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def host(*args: str, before: tuple[str, ...] = ()) -> dict[str, object]:
     argv = [*before, sys.executable, "-m", "harness", "host", "--json", *args]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    value: dict[str, object] = json.loads(done.stdout)
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, err) == (0, "")
+    assert cgroups(running.pid) == []
+    value: dict[str, object] = json.loads(out)
     return value
 
 
 def test_host_document(require: Require) -> None:
     """The whole document: probes as root and rootless, every view of every runtime, findings; nothing left behind."""
     require("root", "runc", "crun")
-    before = cgroups()
     value = host("--runtime", "runc", "--runtime", "crun")
-    assert cgroups() == before
     probes = value["probes"]
     assert isinstance(probes, dict)
     assert len(probes) > 50

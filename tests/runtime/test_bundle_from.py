@@ -11,6 +11,7 @@ import signal
 import stat
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -440,10 +441,10 @@ PODMAN_OPTIONS = (
 
 
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory, busybox_layout: Path) -> Iterator[tuple[Path, Path]]:
+def podman(busybox_layout: Path) -> Iterator[tuple[Path, Path]]:
     """The inspect output and the config.json of a real podman container."""
     need("podman", "runc")
-    place = tmp_path_factory.mktemp("podman")
+    place = Path(tempfile.mkdtemp(prefix="podman-"))  # podman takes no --runroot of more than 50 characters
     command = ["podman", "--root", f"{place}/root", "--runroot", f"{place}/run", "--storage-driver", "vfs"]
     command += ["--cgroup-manager", "cgroupfs", "--runtime", "runc"]  # and nothing of the host's own storage
 
@@ -459,6 +460,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory, busybox_layout: Path) -> It
     shutil.copy(found, place / "config.json")
     yield place / "inspect.json", place / "config.json"
     call("rm", "-f", "box", check=False)
+    shutil.rmtree(place)
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])

@@ -27,6 +27,8 @@ NO_CGROUPS = Layout("none", ())
 def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "base"
     monkeypatch.setenv("OCI_HARNESS_DIR", str(path))
+    # what others trace on this host meanwhile
+    monkeypatch.setattr("harness.kernel.tracefs.find_instances", lambda _: [])
     return path
 
 
