@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,21 +99,25 @@ def matrix(
     cells are finished; with --resume these are not run again, unless the catalogue, the runtime or the kernel changed.
     A guest that dies or hangs is the result of the case it was at. Exit status 1 when a verdict is not as expected.
     """
-    from harness.compat import machine
+    from harness.compat import machine, systemd_root
     from harness.compat.cells import Matrix, load_cells, to_junit
-    from harness.compat.kernels import HOST
-    from harness.compat.matrix import Runner
+    from harness.compat.kernels import HOST, cache_directory
+    from harness.compat.matrix import SYSTEMD_VIEW, Runner
     from harness.runtime.session import require_root
     from harness.runtime.workspace import Workspace
 
     if resume and output is None:
         raise InputError("--resume: name the file to go on with: --output FILE")
     require_root()
-    plan = _plan(kernels, views, runtimes, faults, conformance, timeout_s, cache)
-    if any(kernel.name != HOST for kernel in plan.kernels):
+    where = cache_directory(cache)
+    plan = _plan(kernels, views, runtimes, faults, conformance, timeout_s, where)
+    guests = any(kernel.name != HOST for kernel in plan.kernels)
+    if guests:
         machine.require()
     known = load_cells(Path(output)) if resume and output is not None and Path(output).exists() else []
     result = Matrix(baseline=_baseline(baseline, plan))
+    if guests and SYSTEMD_VIEW in plan.views:  # takes a minute: not before all that was asked for is known to be right
+        plan = replace(plan, systemd_root=systemd_root.make(where, note))
     result.environment = {
         "kernels": [kernel.to_json() for kernel in plan.kernels],
         "views": list(plan.views),
@@ -149,22 +154,21 @@ def _plan(
     faults: tuple[str, ...],
     conformance: str | None,
     timeout_s: float,
-    cache: Path | None,
+    cache: Path,
 ) -> Plan:
-    from harness.compat import kernels, systemd_root
+    """Raises InputError."""
+    from harness.compat import kernels
     from harness.compat.conformance import suite
-    from harness.compat.matrix import SYSTEMD_VIEW, Plan, check_views
+    from harness.compat.matrix import Plan, check_views
     from harness.faults.catalogue import find_faults, load_catalogue
     from harness.runtime.discovery import find_runtimes
 
-    where = kernels.cache_directory(cache)
-    chosen = tuple(kernels.find(name, where) for name in dict.fromkeys(names))
+    chosen = tuple(kernels.find(name, cache) for name in dict.fromkeys(names))
     releases = [kernel.release for kernel in chosen]
     for kernel in chosen:
         if releases.count(kernel.release) > 1:
             raise InputError(f"--kernel {kernel.name}: {kernel.release} is given twice")
     shown = check_views([view for view in views.split(",") if view])
-    root = systemd_root.make(where, note) if SYSTEMD_VIEW in shown else None
     slugs = tuple(slug for text in faults for slug in text.split(",") if slug)
     named = bool(slugs) and "all" not in slugs
     if conformance is not None:
@@ -178,7 +182,7 @@ def _plan(
         entries: tuple[Entry, ...] = ()
     else:
         entries = tuple(find_faults(slugs) if named else load_catalogue().values())
-    return Plan(chosen, shown, tuple(find_runtimes(runtimes)), entries, named, timeout_s, root, conformance)
+    return Plan(chosen, shown, tuple(find_runtimes(runtimes)), entries, named, timeout_s, conformance)
 
 
 def _baseline(text: str | None, plan: Plan) -> tuple[str, str]:

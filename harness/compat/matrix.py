@@ -43,8 +43,8 @@ class Plan:
     faults: tuple[Entry, ...]
     named: bool  # the faults were named one by one, so they run wherever they can
     timeout_s: float
-    systemd_root: Path | None = None
     conformance: str | None = None  # which of its cases, as pytest's -k; "" is all, None is none
+    systemd_root: Path | None = None  # for SYSTEMD_VIEW
 
     def jobs(self) -> list[Job]:
         """One for each kernel and view, in that order."""

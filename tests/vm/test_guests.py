@@ -166,6 +166,24 @@ def test_cells_of_an_earlier_run_are_not_run_again(base: Path, old_kernel: Kerne
     assert (len(made.cells), made.guests) == (3, [])
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [("--faults", "no-such"), ("--conformance", "and and"), ("--baseline", "no/such"), ("--resume", "-o", "{}")],
+)
+def test_what_is_refused_is_refused_before_a_root_is_made(
+    wrong: tuple[str, ...], base: Path, cache: Path, old_kernel: Kernel, tmp_path: Path
+) -> None:
+    """A root with systemd takes a minute to make."""
+    (tmp_path / "kernels").symlink_to(cache / "kernels")
+    (tmp_path / "m.json").write_text("{}")
+    argv = [sys.executable, "-m", "harness", "matrix", "--kernel", old_kernel.release, "--view", "unified+systemd"]
+    words = [str(tmp_path / "m.json") if word == "{}" else word for word in wrong]
+    argv += ["--cache", str(tmp_path), *words]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert not (tmp_path / "roots").exists()
+
+
 @pytest.fixture
 def command(base: Path, old_kernel: Kernel, runtimes: tuple[str, ...], tmp_path: Path) -> subprocess.Popen[bytes]:
     """`oci-harness matrix` with a guest of its own, in the midst of its work."""
