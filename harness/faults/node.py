@@ -103,7 +103,7 @@ class Node:
     undo: ExitStack = field(default_factory=ExitStack)
     later: dict[schema.Moment, list[Callable[[Container], None]]] = field(default_factory=dict)
     done: list[str] = field(default_factory=list)  # what was done, in words
-    frozen: list[Callable[[], None]] = field(default_factory=list)  # each thaws a cgroup; see node_cgroups.thaw_after
+    frozen: list[str] = field(default_factory=list)  # paths of cgroups; see node_cgroups.thaw_after
 
     def path(self, text: str) -> Path:
         return Path(expand(text, self.variables))

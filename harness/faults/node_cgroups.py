@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cgroup import groups
 from harness.faults import schema
+from harness.kernel import procfs
 
 if TYPE_CHECKING:
     from harness.faults.node import Node
+
+_LOOK_S = 0.02  # nothing tells of a signal that is pending
 
 
 def make(node: Node, step: schema.Cgroup) -> None:
@@ -38,9 +40,8 @@ def make(node: Node, step: schema.Cgroup) -> None:
         _hold_runtime(node, directories)
     if step.frozen:
         call(lambda: groups.freeze(layout, path))
-        thaw = partial(call, lambda: groups.thaw(layout, path))
-        node.undo.callback(thaw)
-        node.frozen.append(thaw)
+        node.undo.callback(call, lambda: groups.thaw(layout, path))
+        node.frozen.append(path)
         node.done.append(f"freeze cgroup {path}")
 
 
@@ -72,10 +73,25 @@ def _hold_runtime(node: Node, directories: list[str]) -> None:
 
 
 def thaw_after(node: Node, timeout_s: float) -> None:
-    """Thaw frozen cgroups right after the deadline: who is killed in one of v1 dies when that thaws, and not before."""
-    for thaw in node.frozen:
-        timer = threading.Timer(timeout_s + 0.1, thaw)
-        timer.daemon = True
-        timer.start()
-        node.undo.callback(timer.join)
-        node.undo.callback(timer.cancel)
+    """After the deadline thaw frozen cgroups, each as soon as who is in it has been sent SIGKILL.
+
+    Who is killed in a frozen cgroup of v1 dies when that thaws, and not before; who is thawed first goes on.
+    """
+    if not node.frozen:
+        return
+    over = threading.Event()
+    thread = threading.Thread(target=_thaw_the_killed, args=(node, timeout_s, over), daemon=True)
+    thread.start()
+    node.undo.callback(thread.join)
+    node.undo.callback(over.set)
+
+
+def _thaw_the_killed(node: Node, timeout_s: float, over: threading.Event) -> None:
+    layout, call = node.session.layout, node.session.namespace.call
+    left = list(node.frozen)
+    over.wait(timeout_s)
+    while left and not over.wait(_LOOK_S):
+        for path in list(left):
+            if any(procfs.is_killed(pid) for pid in call(groups.processes, layout, path)):
+                call(groups.thaw, layout, path)
+                left.remove(path)

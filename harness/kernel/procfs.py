@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,12 @@ def processes_naming(marker: str, *, ignore: frozenset[int] = frozenset()) -> li
             if stat is not None and stat.state not in "ZX":
                 found.append(stat)
     return found
+
+
+def is_killed(pid: int) -> bool:
+    """Whether SIGKILL is pending: the process was killed, and something such as a frozen cgroup keeps it from dying."""
+    pending = re.findall(rb"^S(?:ig|hd)Pnd:\s*([0-9a-f]+)$", _read(pid, "status"), re.MULTILINE)
+    return any(int(mask, 16) & 1 << signal.SIGKILL - 1 for mask in pending)
 
 
 def boot_id() -> str:

@@ -24,7 +24,7 @@ from harness.faults.reproduce import Proofs, reproduce
 from harness.faults.verdict import Verdict
 from harness.kernel import procfs
 from harness.kernel.kmsg import KernelLog
-from harness.process.children import reap_orphans
+from harness.process.children import kill_tree, reap_orphans
 from harness.runtime.dialects import RUNC
 from harness.runtime.discovery import Runtime, find_runtime
 from harness.runtime.session import Session
@@ -278,6 +278,21 @@ def test_processes_that_hang_in_a_frozen_cgroup_are_ended_at_the_deadline(
     found = attempt(session, runtime, wanted)
     assert found.timed_out
     assert time.monotonic() - began < 3.0
+    assert node.changed == {}
+
+
+def test_who_hangs_in_a_frozen_cgroup_is_not_thawed_before_it_is_killed(
+    session: Session, runtime: Runtime, node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine so slow that the killing begins half a second after the deadline: else the runtime would go on."""
+
+    def late(pid: int) -> list[int]:
+        time.sleep(0.5)
+        return kill_tree(pid)
+
+    monkeypatch.setattr("harness.process.command.kill_tree", late)
+    found = attempt(session, runtime, load_catalogue()["cgroup-parent-frozen"])
+    assert (found.timed_out, found.failed_stage) == (True, "create")
     assert node.changed == {}
 
 
