@@ -39,12 +39,17 @@ def make(cache: Path, note: Callable[[str], None] = lambda _: None) -> Path:
     debootstrap = shutil.which("debootstrap", path=search)
     if debootstrap is None:
         raise HostError("no debootstrap on this host, which makes the root for systemd; apt-get install debootstrap")
+    unshare = shutil.which("unshare", path=search)
+    if unshare is None:
+        raise HostError("no unshare on this host; apt-get install util-linux")
     note(f"making a root with systemd in {root}")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".make-", dir=root.parent) as work:
             tree = Path(work) / "root"
-            command = [debootstrap, "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
+            # it mounts a /proc, which must not outlive it, whatever ends it
+            command = [unshare, "--mount", "--propagation", "private"]
+            command += [debootstrap, "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(tree)]
             made = run("debootstrap", command, env=(f"PATH={search}",), timeout_s=MAKE_TIMEOUT_S)
             if made.exit_status != 0:
                 last = made.stdout.decode(errors="replace").strip().splitlines()[-1:] or [made.message]
