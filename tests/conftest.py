@@ -46,9 +46,9 @@ def require_all(*names: str) -> None:
     pytest.skip(f"needs {', '.join(absent)}")
 
 
-# They change this host while they run: use up a user's keys, freeze, fill, remove what dead runs have left. So one
-# process runs all of them, one after the other; any file of the others may run beside them.
-CHANGE_THE_HOST = re.compile(r"tests/(native|runtime)/|tests/vm/test_guests\.py")
+# They change this host while they run (use up a user's keys, freeze, fill, remove what dead runs have left), or need
+# all its cores. So one process runs all of them, one after the other; any file of the others may run beside them.
+NEED_THE_HOST = re.compile(r"tests/(native|runtime|vm)/")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -58,7 +58,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class ByHost(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "host" if CHANGE_THE_HOST.match(nodeid) else nodeid.partition("::")[0]
+            return "host" if NEED_THE_HOST.match(nodeid) else nodeid.partition("::")[0]
 
     return ByHost(config, log)
 
