@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROC = Path("/proc")
+COMM_LENGTH = 15  # characters of a command name: TASK_COMM_LEN without the NUL
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 
 from harness.errors import HostError
@@ -62,11 +62,16 @@ def wait_until(pid: int, pidfd: int, deadline: int) -> shim.Exit:
                 raise TimeoutError(f"process {pid} did not end by its deadline") from None
 
 
+def ticks_now() -> int:
+    """In which clock tick since boot a process that starts now starts."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS)
+
+
 @contextlib.contextmanager
 def expecting_child() -> Iterator[None]:
     """While a child of ours is being born and its pid is not in our hands, nobody else reaps it."""
     token = object()
-    _expected[token] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * CLOCK_TICKS) - 1
+    _expected[token] = ticks_now() - 1
     try:
         yield
     finally:
@@ -233,20 +238,21 @@ def adopt_in_pid_namespace(init: int) -> list[Child]:
 
     Nobody when that is our own. Zombies as well: the namespace's init does not end before they are reaped.
     """
-    namespace = _pid_namespace(init)
-    if namespace is None or namespace == _pid_namespace(os.getpid()):
+    namespace = _namespace(init, "pid")
+    if namespace is None or namespace == _namespace(os.getpid(), "pid"):
         return []
     found = []
     for pid in procfs.children(os.getpid()):
-        if pid not in _owned and _pid_namespace(pid) == namespace:
+        if pid not in _owned and _namespace(pid, "pid") == namespace:
             with contextlib.suppress(OSError):
                 found.append(Child(pid))
     return found
 
 
-def _pid_namespace(pid: int) -> int | None:
+def _namespace(pid: int, kind: str) -> int | None:
+    """The inode of a process's namespace; None of a zombie, which is in no mount namespace any more."""
     try:
-        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+        return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
     except OSError:
         return None
 
@@ -265,17 +271,26 @@ def wait_with_others(child: Child, others: Iterable[Child], timeout_s: float | N
     return child.wait(None if deadline < 0 else max(0, deadline - shim.monotonic_ns()) / NANOSECONDS)
 
 
-def reap_orphans(comms: frozenset[str]) -> None:
-    """Reap zombies among our children whose command name is one of `comms`.
+def orphans(comms: Collection[str], since: int = 0, mount_namespace: int | None = None) -> list[procfs.ProcessStat]:
+    """Our children whose command name is one of `comms`, zombies as well, or that live in `mount_namespace` (inode).
 
-    By name, because a program that uses this package may have children of its own; and none that somebody else in this
-    process waits for.
+    Of those only the ones that started at `since` (clock ticks since boot) or later, and none that somebody else in
+    this process waits for. By name or place, because a program that uses this package may have children of its own.
     """
     born_before = min(_expected.values(), default=sys.maxsize)
+    found = []
     for pid in procfs.children(os.getpid()):
         stat = procfs.process_stat(pid)
-        if stat is None or stat.state != "Z" or stat.comm not in comms:
+        if stat is None or pid in _owned or not since <= stat.start_ticks < born_before:
             continue
-        if pid not in _owned and stat.start_ticks < born_before:
+        if stat.comm in comms or (mount_namespace is not None and _namespace(pid, "mnt") == mount_namespace):
+            found.append(stat)
+    return found
+
+
+def reap_orphans(comms: Collection[str]) -> None:
+    """Reap the zombies among these."""
+    for stat in orphans(comms):
+        if stat.state == "Z":
             with contextlib.suppress(OSError):
-                shim.wait(pid, -1)
+                shim.wait(stat.pid, -1)

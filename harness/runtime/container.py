@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import OperationError, OperationGarbage
 from harness.kernel import procfs, shim
+from harness.oci import pointer as json_pointer
 from harness.oci.bundle import Bundle, check_container_id
 from harness.process.children import (
     Child,
@@ -19,7 +21,9 @@ from harness.process.children import (
     adopt_naming,
     expecting_child,
     kill_processes,
+    orphans,
     reap_orphans,
+    ticks_now,
     wait_with_others,
 )
 from harness.process.command import Stdio, read_limited
@@ -63,6 +67,7 @@ class Container:
         self._stdio = stdio
         self._release = release
         self._exists = False
+        self._since = sys.maxsize  # in clock ticks: when create began
 
     @property
     def stdout(self) -> bytes:
@@ -92,6 +97,7 @@ class Container:
         if options is None:
             options = CreateOptions(str(self.bundle.path), self._pid_file, stdio=self._stdio or Stdio())
         self._exists = True
+        self._since = ticks_now()
         create = self._create_into_files if self._stdio is None else self._create
         with expecting_child():  # init: the runtime leaves it to us
             return self._create_and_adopt(create, options)
@@ -187,10 +193,22 @@ class Container:
             if child is not None:
                 child.forget()
         reap_orphans(self.client.runtime.dialect.helper_comms)
+        left += self._end_hooks()
         if self._release is not None:
             self._release(self)
             self._release = None
         return left
+
+    def _end_hooks(self) -> list[str]:
+        """A hook that outlives its runtime, which failed, is our child now: it runs on, or it is a zombie."""
+        if all(operation.exit_status == 0 for operation in self.operations):
+            return []
+        hooks = json_pointer.select(self.bundle.config.document, "/hooks/*/*/path", str)
+        names = {path.rpartition("/")[2][: procfs.COMM_LENGTH] for _, path in hooks}
+        place = self.client.place.mount_ns_fd
+        namespace = os.fstat(place).st_ino if names and place >= 0 else None
+        stubborn = kill_processes(orphans(names, self._since, namespace)) if names else []
+        return [f"process {pid} of a hook would not die" for pid in stubborn]
 
     def _end_init(self) -> None:
         if self.init is None:

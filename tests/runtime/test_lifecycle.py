@@ -16,7 +16,7 @@ from actors import PAUSE, read_until, shell
 
 from harness.cgroup.files import CgroupFiles
 from harness.errors import HostError, InputError, OperationFailed
-from harness.kernel import shim
+from harness.kernel import procfs, shim
 from harness.process.command import Stdio
 from harness.runtime.console import ConsoleSocket
 from harness.runtime.container import Container
@@ -394,6 +394,17 @@ def test_clean_up_when_create_fails(make: Make) -> None:
     with pytest.raises(OperationFailed, match="create failed"), container:
         pytest.fail("the body must not run")
     assert not container.directory.exists()
+
+
+@pytest.mark.parametrize("then", ["exit 1", "exec sleep 300"])
+def test_clean_up_of_a_hook_that_outlives_its_runtime(runtime: Runtime, then: str) -> None:
+    """It became our child when the runtime ended; dead or alive, it goes."""
+    hook = {"path": "/bin/sh", "args": ["sh", "-c", f"kill -9 $PPID; {then}"]}
+    with Session("auto", [runtime], kind="test") as session:
+        container = session.container(runtime, session.template("default", (("/hooks", {"createRuntime": [hook]}),)))
+        assert container.create().exit_status == -signal.SIGKILL
+        assert container.clean_up() == []
+        assert procfs.children(os.getpid()) == []
 
 
 def test_clean_up_when_start_fails(make: Make) -> None:
