@@ -15,8 +15,7 @@ System calls raise plain OSError.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from harness.process.operation import Operation
@@ -34,8 +33,7 @@ class InputError(HarnessError):
     exit_status = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """One thing wrong with a bundle: `pointer` is an RFC 6901 JSON pointer into config.json ("" is the whole)."""
 
     pointer: str

@@ -22,11 +22,12 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from harness.bench.caveats import find_host_caveats
 from harness.bench.environment import record, record_after
@@ -57,10 +58,8 @@ DEAREST = 3
 BLOCK = 25  # rounds of one runtime in a row
 
 
-class PlainTemplate(Template):
+class PlainTemplate(Template, frozen=True):
     """As a Template, with the one plain directory `lower` as the root file system of all, in place of an overlay."""
-
-    __slots__ = ()
 
     def instantiate(self, directory: Path, cgroups_path: str, call: Callable[..., None]) -> Bundle:
         config = self.config.copy()
@@ -70,8 +69,7 @@ class PlainTemplate(Template):
         return Bundle(directory, config)
 
 
-@dataclass(frozen=True, slots=True)
-class Ablated:
+class Ablated(Struct, frozen=True):
     """One container with some of the parts."""
 
     runtime: str
@@ -96,8 +94,7 @@ class Ablated:
         return found | ({"error": self.error} if self.error is not None else {})
 
 
-@dataclass(frozen=True, slots=True)
-class Fit:
+class Fit(Struct, frozen=True):
     """One runtime's regression."""
 
     costs: list[Cost]  # dearest first
@@ -113,8 +110,7 @@ class Fit:
         return sorted(self.costs, key=lambda cost: (not (cost.found and cost.cost_ns > 0), -cost.cost_ns))[:DEAREST]
 
 
-@dataclass
-class Ablation:
+class Ablation(Struct, dict=True):
     settings: dict[str, Any]
     environment: dict[str, Any]
     runtimes: list[str]

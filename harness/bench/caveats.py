@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from harness.bench.result import Result
@@ -17,8 +18,7 @@ STOLEN = 0.01  # of the samples' time
 BUSY = 0.5  # of one CPU
 
 
-@dataclass(frozen=True, slots=True)
-class Caveat:
+class Caveat(Struct, frozen=True):
     """`applies` returns the text for this result, or None."""
 
     id: str

@@ -16,12 +16,12 @@ import itertools
 import random
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from statistics import fmean, stdev
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import Struct, field
 
 from harness.bench import page_cache
 from harness.bench.caveats import find_host_caveats
@@ -104,8 +104,7 @@ def find_claim(name: str) -> Claim:
     return claims[name]
 
 
-@dataclass
-class ClaimReport:
+class ClaimReport(Struct, dict=True):
     """`times`: nanoseconds of each unit, in rounds: the n-th of each runtime were taken next to each other."""
 
     claim: Claim

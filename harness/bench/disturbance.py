@@ -9,8 +9,9 @@ import contextlib
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.hierarchy import detect
 from harness.process.operation import Operation
@@ -20,8 +21,7 @@ PRESSURES: Final = ("cpu", "memory", "io")
 WAIT_KINDS: Final = {"steal": 7, "iowait": 4}  # place in the "cpu" line of /proc/stat, proc_stat(5)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """Counters since boot; one that the kernel does not offer is absent."""
 
     counters: dict[str, int]

@@ -6,14 +6,15 @@ b is the faster one.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import asdict
 
 Verdict = Literal["a-faster", "b-faster", "no-detectable-difference"]
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(Struct, frozen=True):
     """One stage of one runtime."""
 
     n: int
@@ -30,8 +31,7 @@ class Summary:
         return asdict(self) | {"ci95_ns": list(self.ci95_ns)}
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """Two runtimes (or one at two times) at one stage."""
 
     a: str
@@ -52,8 +52,7 @@ class Comparison:
         return asdict(self) | {"ci95": list(self.ci95)}
 
 
-@dataclass(frozen=True, slots=True)
-class CarryOver:
+class CarryOver(Struct, frozen=True):
     """What a runtime costs right after another one, against right after itself: `ratio` above 1 is slower."""
 
     runtime: str
@@ -72,8 +71,7 @@ class CarryOver:
         return asdict(self) | {"ci95": list(self.ci95)}
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """One thing that was recorded beside an outlier and was not as usual."""
 
     what: str  # other_cpu_ns, major_faults, create_ns, ...
@@ -84,8 +82,7 @@ class Difference:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlier:
+class Outlier(Struct, frozen=True):
     """A sample far from its runtime's others. It is kept in every figure; this says what was different then."""
 
     runtime: str
@@ -104,8 +101,7 @@ class Outlier:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(Struct, frozen=True):
     """What one part of config.json costs a runtime, all else being equal."""
 
     part: str

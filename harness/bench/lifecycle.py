@@ -5,8 +5,9 @@ What the harness does between the operations is told apart from them (harness_ns
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.bench import page_cache
 from harness.bench.disturbance import Recorder, between
@@ -21,8 +22,7 @@ from harness.runtime.session import Session
 STAGES = ("create_ns", "start_ns", "kill_ns", "exit_ns", "delete_ns", "whole_ns")
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """One lifecycle. Times are nanoseconds; a stage that did not happen is None."""
 
     turn: Turn
@@ -65,8 +65,7 @@ class Sample:
         return result
 
 
-@dataclass(frozen=True, slots=True)
-class Bench:
+class Bench(Struct, frozen=True):
     """What every lifecycle of a benchmark has in common."""
 
     session: Session

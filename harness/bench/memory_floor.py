@@ -17,8 +17,9 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from harness.bench.caveats import find_host_caveats
 from harness.bench.environment import record
@@ -42,8 +43,7 @@ MAX_TIME_S: Final = 240.0
 OOM: Final = "oom-during-init"
 
 
-@dataclass
-class Attempts:
+class Attempts(Struct, dict=True):
     """What happened at one limit."""
 
     limit_bytes: int
@@ -61,8 +61,7 @@ class Attempts:
         return {"limit_bytes": self.limit_bytes, "tries": self.tries, "started": self.started}
 
 
-@dataclass
-class Floor:
+class Floor(Struct, dict=True):
     """One runtime's floor; None and the reason where there is none to find."""
 
     runtime: str
@@ -88,8 +87,7 @@ class Floor:
         }
 
 
-@dataclass
-class MemoryFloors:
+class MemoryFloors(Struct, dict=True):
     settings: dict[str, Any]
     environment: dict[str, Any]
     floors: list[Floor] = field(default_factory=list)

@@ -16,9 +16,10 @@ JSON, schema "oci-harness/bench/1" (Result.to_json); ratios are b / a:
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from harness.bench.caveats import find_caveats
 from harness.bench.figures import CarryOver
@@ -37,8 +38,7 @@ FEWEST_NEIGHBOURS = 5  # samples after a given neighbour, to say what it leaves 
 Ended = Literal["planned", "until-ci", "max-time", "gave-up", "interrupted"]
 
 
-@dataclass
-class Result:
+class Result(Struct, dict=True):
     """`settings`: what was asked for (runs, warmup, seed, order, parallel, pause_ms, recipe, end, null, cold, ...)."""
 
     settings: dict[str, Any]

@@ -6,8 +6,9 @@ import contextlib
 import gc
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from queue import Empty, SimpleQueue
+
+from msgspec.structs import replace
 
 from harness.bench import page_cache
 from harness.bench.disturbance import Recorder

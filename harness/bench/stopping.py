@@ -12,7 +12,8 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.bench.lifecycle import Sample
 from harness.bench.pairing import rounds_of
@@ -22,8 +23,7 @@ NEXT_LOOK = 1.25  # times as many
 STAGE = "whole_ns"
 
 
-@dataclass
-class StopRule:
+class StopRule(Struct, dict=True):
     """`until_ci`: half width of the ratio's 95 % interval by the ratio (of each median with one runtime): 0.02."""
 
     names: list[str]

@@ -11,9 +11,11 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from harness.bench import page_cache
 from harness.bench.caveats import find_caveats
@@ -39,8 +41,7 @@ MOST_POINTS = 64
 STAGE = "whole_ns"
 
 
-@dataclass(frozen=True, slots=True)
-class Point:
+class Point(Struct, frozen=True):
     """One combination of what is swept; what is not swept has the benchmark's own value."""
 
     parallel: int = 1
@@ -49,7 +50,10 @@ class Point:
     cache: str = "warm"
 
     def to_json(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return asdict(self)
+
+
+AS_USUAL: Final = Point()
 
 
 def _at_least(least: int, text: str) -> int:
@@ -103,8 +107,7 @@ def parse_sweeps(texts: tuple[str, ...], base: Point) -> tuple[dict[str, list[An
     return values, points
 
 
-@dataclass
-class SweepResult:
+class SweepResult(Struct, dict=True):
     """One Result for each point; samples of all points share one count of order."""
 
     settings: dict[str, Any]
@@ -196,7 +199,7 @@ def run_sweep(
     runtimes: list[Runtime],
     texts: tuple[str, ...],
     *,
-    base: Point = Point(),
+    base: Point = AS_USUAL,
     recipe: str = "pause",
     runs: int = 20,
     warmup: int = 1,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from typing import Any, Literal, TypeVar
 
 from harness.cgroup.parsers import (
@@ -85,14 +84,13 @@ class Contents:
         return flat[key]
 
     def reasons(self, shape: type[Any]) -> dict[str, str]:
-        """`absent`, only for the fields of a dataclass."""
-        names = {field.name for field in fields(shape)}
-        return {name: reason for name, reason in self.absent.items() if name in names}
+        """`absent`, only for the fields of a struct."""
+        return {name: reason for name, reason in self.absent.items() if name in shape.__struct_fields__}
 
 
 def nothing(shape: type[T], reason: str) -> T:
     """A section of which nothing is there: every field None, for one reason."""
-    section: Any = shape  # a dataclass, which its type cannot say
-    names = [field.name for field in fields(section) if field.name not in {"version", "absent"}]
+    section: Any = shape  # a struct, which its type cannot say
+    names = [name for name in section.__struct_fields__ if name not in {"version", "absent"}]
     empty: T = section(version=None, absent=dict.fromkeys(names, reason), **dict.fromkeys(names))
     return empty

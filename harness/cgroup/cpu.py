@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import Limit, parse_bool, parse_cpu_max
@@ -21,8 +22,7 @@ V1_CPUACCT: Final = ("cpuacct.usage", "cpuacct.usage_user", "cpuacct.usage_sys")
 V2: Final = ("cpu.stat", "cpu.weight", "cpu.max", "cpu.max.burst", "cpu.idle")
 
 
-@dataclass(frozen=True, slots=True)
-class Cpu:
+class Cpu(Struct, frozen=True):
     """CPU time of a cgroup and its descendants in microseconds, and its limits. "max" is no limit; None is absent.
 
     Source: Documentation/scheduler/sched-bwc.rst, admin-guide/cgroup-v1/cpuacct.rst, and cgroup-v2.rst "CPU

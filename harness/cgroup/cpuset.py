@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import parse_cpu_list
@@ -19,8 +20,7 @@ V2: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Cpuset:
+class Cpuset(Struct, frozen=True):
     """CPUs and memory nodes, as rising numbers. () when not configured: v2 takes the parent's, v1 refuses tasks.
 
     Source: Documentation/admin-guide/cgroup-v1/cpusets.rst, and cgroup-v2.rst "Cpuset Interface Files".

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import parse_bool, parse_freezer_state
@@ -13,8 +14,7 @@ V1: Final = ("freezer.state", "freezer.self_freezing", "freezer.parent_freezing"
 V2: Final = ("cgroup.freeze", "cgroup.events")
 
 
-@dataclass(frozen=True, slots=True)
-class Freezer:
+class Freezer(Struct, frozen=True):
     """Whether a cgroup is frozen, and who asked for it.
 
     Source: Documentation/admin-guide/cgroup-v1/freezer-subsystem.rst, and cgroup-v2.rst, cgroup.freeze.

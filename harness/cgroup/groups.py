@@ -7,7 +7,8 @@ import os
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cgroup.events import wait_events
 from harness.cgroup.hierarchy import Hierarchy, Layout
@@ -20,16 +21,14 @@ _BATCH = 256  # pidfds held at a time, well below the usual limit of 1024 descri
 _RETRY_S = 0.002  # v1 tells nobody when a cgroup has become empty or frozen
 
 
-@dataclass(frozen=True, slots=True)
-class Enabled:
+class Enabled(Struct, frozen=True):
     """A controller that we added to a v2 cgroup.subtree_control."""
 
     path: str  # below the mount point, "" is the root
     controller: str
 
 
-@dataclass(frozen=True, slots=True)
-class Created:
+class Created(Struct, frozen=True):
     """What create() did. Give `enabled` to remove(), so that the parents get back their subtree_control."""
 
     path: str

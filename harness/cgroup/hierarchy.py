@@ -6,9 +6,11 @@ import errno
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cgroup.parsers import ParseError, parse_words
 from harness.errors import HostError
@@ -28,8 +30,7 @@ _OCTAL: Final = re.compile(r"\\([0-7]{3})")
 _DELETED: Final = " (deleted)"
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(Struct, frozen=True):
     """One line of mountinfo (proc_pid_mountinfo(5)), escapes undone; `root`: which directory of it is shown."""
 
     mount_id: int
@@ -44,8 +45,7 @@ class Mount:
     super_options: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchy:
+class Hierarchy(Struct, frozen=True):
     """One mounted hierarchy. Paths of cgroups are relative to the mount point, which shows the cgroup `root`."""
 
     version: Version
@@ -74,8 +74,7 @@ class Hierarchy:
         return fd
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(Struct, frozen=True):
     """All hierarchies of this mount namespace.
 
     `mode`: "legacy" only v1; "hybrid" v1 and a cgroup2 mount; "unified" a cgroup2 mount and no v1 controller (a v1
@@ -110,8 +109,7 @@ class Layout:
         return {name: self.version(name) for name in sorted(names | set(known))}
 
 
-@dataclass(frozen=True, slots=True)
-class ProcCgroup:
+class ProcCgroup(Struct, frozen=True):
     """One line of /proc/PID/cgroup."""
 
     hierarchy_id: int
@@ -121,8 +119,7 @@ class ProcCgroup:
     deleted: bool  # v2: the cgroup was removed while the process (a zombie) was in it
 
 
-@dataclass(frozen=True, slots=True)
-class ProcController:
+class ProcController(Struct, frozen=True):
     """One line of /proc/cgroups."""
 
     name: str

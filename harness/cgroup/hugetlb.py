@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import (
@@ -16,8 +17,7 @@ from harness.cgroup.parsers import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class HugetlbPages:
+class HugetlbPages(Struct, frozen=True):
     """Huge pages of one size. Source: Documentation/admin-guide/cgroup-v1/hugetlb.rst, cgroup-v2.rst "HugeTLB"."""
 
     current_bytes: int | None
@@ -28,8 +28,7 @@ class HugetlbPages:
     rsvd_limit_bytes: Limit | None
 
 
-@dataclass(frozen=True, slots=True)
-class Hugetlb:
+class Hugetlb(Struct, frozen=True):
     """`pages` by the kernel's name of the size ("2MB"); the keys of `absent` are then "2MB.peak_bytes"."""
 
     version: int | None

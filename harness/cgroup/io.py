@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import (
@@ -28,8 +29,7 @@ V1: Final = (_V1_BYTES, _V1_OPS, *_V1_LIMITS.values(), "blkio.bfq.weight")
 V2: Final = ("io.stat", "io.max", "io.weight", "io.bfq.weight")
 
 
-@dataclass(frozen=True, slots=True)
-class IoDevice:
+class IoDevice(Struct, frozen=True):
     """What was done on one block device; None: this kernel does not count it."""
 
     read_bytes: int | None
@@ -40,8 +40,7 @@ class IoDevice:
     discard_count: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class IoLimit:
+class IoLimit(Struct, frozen=True):
     """Limits of one block device; "max" is no limit."""
 
     read_bytes_per_s: Limit
@@ -50,8 +49,7 @@ class IoLimit:
     write_per_s: Limit
 
 
-@dataclass(frozen=True, slots=True)
-class Io:
+class Io(Struct, frozen=True):
     """Block I/O of a cgroup and its descendants; devices are named "major:minor". A device never used is not listed.
 
     Source: Documentation/admin-guide/cgroup-v1/blkio-controller.rst, and cgroup-v2.rst "IO Interface Files".

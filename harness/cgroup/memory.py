@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import MAX, Limit, parse_bool
@@ -57,8 +58,7 @@ _NOT_IN_V2: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     """Memory of a cgroup and its descendants, in bytes. "max" is no limit; None is absent, see `absent`.
 
     Source: Documentation/admin-guide/cgroup-v1/memory.rst, and cgroup-v2.rst "Memory Interface Files".

@@ -7,8 +7,9 @@ Documentation/admin-guide/cgroup-v2.rst ("Interface Files") and Documentation/ad
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 # No limit is the kernel's own word, kept as it is: a number, "max" and absent (None) stay three different things.
 Limit: TypeAlias = int | Literal["max"]
@@ -34,8 +35,7 @@ class ParseError(ValueError):
         super().__init__(f"{path}:{line}: {text[:80]!r} is not {expected}")
 
 
-@dataclass(frozen=True, slots=True)
-class PressureLine:
+class PressureLine(Struct, frozen=True):
     """One line of a PSI file (Documentation/accounting/psi.rst): averages in percent, the total in microseconds."""
 
     avg10: float

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import Limit
@@ -13,8 +14,7 @@ from harness.cgroup.parsers import Limit
 FILES: Final = ("pids.current", "pids.peak", "pids.max", "pids.events")
 
 
-@dataclass(frozen=True, slots=True)
-class Pids:
+class Pids(Struct, frozen=True):
     """Tasks (threads, not processes) of a cgroup and its descendants.
 
     Source: Documentation/admin-guide/cgroup-v1/pids.rst, and cgroup-v2.rst "PID Interface Files".

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.contents import Contents
 from harness.cgroup.parsers import PressureLine, parse_pressure
@@ -12,16 +13,14 @@ from harness.cgroup.parsers import PressureLine, parse_pressure
 FILES: Final = ("cpu.pressure", "memory.pressure", "io.pressure", "irq.pressure")
 
 
-@dataclass(frozen=True, slots=True)
-class Stalls:
+class Stalls(Struct, frozen=True):
     """One resource: `some` task waited, or all non-idle ones did (`full`)."""
 
     some: PressureLine | None  # None: the kernel writes no such line (irq has only full)
     full: PressureLine | None  # None: cpu before Linux 5.13
 
 
-@dataclass(frozen=True, slots=True)
-class Pressure:
+class Pressure(Struct, frozen=True):
     """PSI of a cgroup and its descendants; v1 has none. In a hybrid layout it is that of the process's v2 cgroup.
 
     Source: Documentation/accounting/psi.rst.

@@ -6,8 +6,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.cgroup.files import CgroupFiles
 from harness.cgroup.parsers import ParseError, parse_flat, parse_value
@@ -39,8 +40,7 @@ FIELDS: Final[dict[str, tuple[str, dict[int, tuple[str, Callable[[bytes, str], i
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """Values at one moment; None: not asked for, or the file could not be read (Sampler.absent has the reason)."""
 
     t_ns: int  # CLOCK_MONOTONIC before the reads

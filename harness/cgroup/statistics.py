@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Final, Literal, TypeVar
+
+from msgspec import Struct, to_builtins
 
 from harness.cgroup import cpu, cpuset, freezer, hugetlb, io, memory, pids, pressure
 from harness.cgroup.contents import Contents, nothing
@@ -15,8 +16,7 @@ T = TypeVar("T")
 SECTIONS: Final = ("memory", "cpu", "pids", "io", "cpuset", "hugetlb", "freezer", "pressure")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a batch holds: made once for a cgroup, shared by all of its snapshots."""
 
     index: Mapping[str, int]  # place of each file in the batch
@@ -108,15 +108,4 @@ class CgroupSnapshot:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dicts, lists, numbers, strings and None; the same names as the attributes."""
-        return {"t_ns": self.t_ns, **{section: plain(getattr(self, section)) for section in SECTIONS}}
-
-
-def plain(value: Any) -> Any:
-    """A dataclass with everything below it, as JSON values."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: plain(inner) for key, inner in value.items()}
-    if isinstance(value, tuple | list):
-        return [plain(inner) for inner in value]
-    return value
+        return {"t_ns": self.t_ns, **{section: to_builtins(getattr(self, section)) for section in SECTIONS}}

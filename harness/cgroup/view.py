@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import errno
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from harness.cgroup.hierarchy import COMMON_ROOT, Layout, detect
 from harness.errors import HostError, InputError
@@ -34,8 +35,7 @@ def checked_view(name: str) -> View:
     raise InputError(f"view {name!r}: there are {', '.join(VIEWS)} and auto")
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One mount or umount, as a person would type it."""
 
     action: Literal["umount", "mount", "mkdir"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import asdict
 
 from harness.cli.options import json_options, timeout_option, view_option
 from harness.cli.output import check_output, console, emit, note, table, write_atomically

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cli.operations import document, snapshot
 from harness.cli.options import json_options, runtime_option, set_option, settings_of, timeout_option, view_option
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from harness.runtime.session import Session
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What a container is to be made of, and how: the options that create and run share."""
 
     bundle: Path | None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec import Struct
 
 from harness.cli.options import Duration, json_options, positive, view_option
 from harness.cli.output import console, emit, note, table
@@ -111,8 +111,7 @@ def differ(
     return 1 if result.new else 0
 
 
-@dataclass(frozen=True)
-class _Start:
+class _Start(Struct, frozen=True, dict=True):
     """What is compared: cases that are given, or changes of `document` that are generated."""
 
     base: str

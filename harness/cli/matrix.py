@@ -6,11 +6,11 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from msgspec.structs import replace
 
 from harness.cli.kernels import cache_option
 from harness.cli.options import Duration, json_options, runtimes_option, timeout_option

@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from harness.errors import InputError
 
@@ -61,8 +61,7 @@ def fingerprint(*parts: str | bytes) -> str:
     return whole.hexdigest()[:16]
 
 
-@dataclass
-class Matrix:
+class Matrix(Struct, dict=True):
     """All cells so far, and what is known of the guests they are from."""
 
     cells: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)

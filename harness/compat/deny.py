@@ -12,10 +12,12 @@ import os
 import time
 import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.diagnosis import diagnose
 from harness.errors import HarnessError, HostError, InputError, OperationError
@@ -41,8 +43,7 @@ SECCOMP: Final = (
 Use = Literal["fatal", "tolerated", "unused"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A system call of bundles/syscalls.toml on this architecture."""
 
     name: str
@@ -81,8 +82,7 @@ def chosen_calls(text: str | None) -> list[Call]:
     return [known[name] for name in names]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """One call denied. `who`: names of the processes that make it: the runtime, its init, the container's own."""
 
     call: Call
@@ -104,8 +104,7 @@ class Outcome:
         }
 
 
-@dataclass(slots=True)
-class Estimate:
+class Estimate(Struct):
     """What one runtime needs. `confirmed`: with all calls that are younger taken away at once it still works."""
 
     runtime: Runtime
@@ -135,8 +134,7 @@ class Estimate:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     stage: str
     text: str
 

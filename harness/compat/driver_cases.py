@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cgroup.hierarchy import Layout, cgroup_paths
 from harness.errors import HarnessError
@@ -22,8 +24,7 @@ SUBGROUP = {"crun": "/container"}
 RELATIVE_TO_CALLER = frozenset({"runc"})
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """{run}: the run's name, by which gc finds what is left; {nested}: the slices that systemd makes of it."""
 
     by_systemd: bool  # --systemd-cgroup

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from harness.errors import InputError
 from harness.oci.recipe import data_root
@@ -107,8 +107,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     feature: list[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(Struct, frozen=True):
     """One row. `declared`: (pointer into the features document, what the list there has; None: it is true)."""
 
     group: str

@@ -6,8 +6,9 @@ import os
 import re
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from harness.cgroup.hierarchy import Layout, cgroup_paths, parse_mountinfo
 from harness.compat import feature_cases as cases
@@ -21,16 +22,14 @@ KINDS = {"mount": "mnt", "network": "net"}  # names of the runtime-spec that are
 LIMIT_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """Whether it shows; None: it cannot be looked at for this runtime or on this host, and `text` says why."""
 
     shows: bool | None
     text: str | None = None
 
 
-@dataclass(slots=True)
-class Sight:
+class Sight(Struct):
     """What is looked at more than once is read once."""
 
     session: Session

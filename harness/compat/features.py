@@ -7,9 +7,11 @@ import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.compat.deny import not_running
 from harness.compat.feature_cases import Feature, Hook, Shell, load_features, substituted
@@ -30,8 +32,7 @@ SCHEMA: Final = "oci-harness/features/1"
 STRICT: Final = shim.MS_RDONLY | shim.MS_NOSUID | shim.MS_NODEV | shim.MS_NOEXEC | 256 | 1024 | 2048
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One feature of one runtime. None: declared - it has no word for it; configured - not tried here (see `text`);
     exercised - nothing shows it, or it cannot be looked at."""
 
@@ -61,8 +62,7 @@ class Row:
         }
 
 
-@dataclass(slots=True)
-class Checked:
+class Checked(Struct):
     """All rows of one runtime."""
 
     runtime: Runtime

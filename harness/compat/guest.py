@@ -10,9 +10,10 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.compat import machine
 from harness.compat.initramfs import GUEST, Script
@@ -30,8 +31,7 @@ HOST_END_S = 30.0
 KVM_BROKEN = "KVM internal error"  # qemu's word for it, and then it stands still
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(Struct, frozen=True):
     """What one agent is to do, all in one view of one kernel."""
 
     kernel: Kernel

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.compat import driver_cases
 from harness.compat.initramfs import PORT
@@ -54,8 +55,7 @@ class Channel:
         return value
 
 
-@dataclass
-class Work:
+class Work(Struct, dict=True):
     """What all cases of a job share."""
 
     channel: Channel

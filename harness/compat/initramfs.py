@@ -8,8 +8,9 @@ over 9p, so that a runtime's binary is not fetched again for every exec. Nothing
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 PORT = "oci-harness"  # name of the virtio-serial port that results go through
 GUEST = "run/oci-harness-guest"  # in the guest's root: what init leaves for the agent
@@ -118,8 +119,7 @@ exec /$GUEST/busybox chroot . "/$GUEST/busybox" sh "/$GUEST/agent.sh"
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
+class Script(Struct, frozen=True):
     """What a guest is to do; paths are those of the host."""
 
     argv: tuple[str, ...]  # the agent

@@ -8,8 +8,9 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.errors import HostError, InputError
 from harness.process.command import run
@@ -22,8 +23,7 @@ FETCH_TIMEOUT_S = 900.0
 HOST = "host"
 
 
-@dataclass(frozen=True, slots=True)
-class Kernel:
+class Kernel(Struct, frozen=True):
     """One kernel to boot; `host` is the one that runs here, which needs no guest."""
 
     name: str  # as the user said

@@ -13,9 +13,10 @@ import shlex
 import shutil
 import socket
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from harness.compat.initramfs import PORT, Script, archive
 from harness.compat.kernels import Kernel
@@ -81,8 +82,7 @@ def accelerators(asked: str) -> list[Accelerator]:
     return ["kvm", "tcg"] if usable else ["tcg"]
 
 
-@dataclass
-class Machine:
+class Machine(Struct, dict=True):
     """A running qemu. `channel` is the other end of the guest's port; it ends when qemu does."""
 
     process: Child

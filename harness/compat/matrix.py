@@ -6,9 +6,11 @@ import os
 import select
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.compat import driver_cases
 from harness.compat.cells import Cell, Matrix, fingerprint
@@ -33,8 +35,7 @@ SYSTEMD_NEEDS = ("systemd", "lsm:")
 Event = Callable[[str, Guest | None], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What is asked for."""
 
     kernels: tuple[Kernel, ...]
@@ -93,8 +94,7 @@ def _needs_systemd(entry: Entry) -> bool:
     return bool(own) or entry.fault.cause == "cgroup-driver-mismatch"
 
 
-@dataclass
-class Runner:
+class Runner(Struct, dict=True):
     """Keeps `jobs` guests at work until every cell has a verdict.
 
     `on_event` is told of each cell, and of each guest's start and end; `on_cells` after each batch of cells.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from harness.diagnosis.skeleton import (
     ATOMIC,
@@ -32,8 +33,7 @@ Need = Callable[..., None]  # (pointer, *others that it needs); None and what is
 NAMED: Final = 3  # places of one unit are named one by one, not more
 
 
-@dataclass(slots=True)
-class Node:
+class Node(Struct):
     """One place of the document. A leaf's value goes with it whole, also where that is an object or an array."""
 
     pointer: str

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any, Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.diagnosis.leftover import leftover
 from harness.diagnosis.reading import Reading, read
@@ -22,8 +24,7 @@ _TIMES = re.compile(r"\(x(\d+) over ")
 _OWN = re.compile(r"[0-9a-f]{12,}|[0-9a-f]{8}-[0-9a-f-]{20,}|(?<=/fd/)\d+|(?<=/proc/)\d+|\[\d+\]")
 
 
-@dataclass(frozen=True, slots=True)
-class Alternative:
+class Alternative(Struct, frozen=True):
     """Another cause that the same text allows."""
 
     cause: str
@@ -31,8 +32,7 @@ class Alternative:
     rule: str
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
+class Diagnosis(Struct, frozen=True):
     """One failure, named. `cause` is None if the text is a runtime's error that no rule knows."""
 
     cause: str | None
@@ -62,8 +62,7 @@ class Diagnosis:
         return self.cause is not None and self.cause != SYMPTOM_ONLY
 
 
-@dataclass(slots=True)
-class Report:
+class Report(Struct):
     """What a text holds: each distinct failure once, the most telling first."""
 
     failures: list[Diagnosis] = field(default_factory=list)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
+
+from msgspec import Struct
 
 from harness.diagnosis.diagnosis import Diagnosis, Report
 from harness.diagnosis.rules import SYMPTOM_ONLY
@@ -19,8 +20,7 @@ _COMMON = frozenset(("the", "of", "to", "in", "is", "error", "file", "or", "for"
 _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class Explanation:
+class Explanation(Struct, frozen=True):
     """In words, with the text's own paths and values in them."""
 
     happened: str  # one sentence

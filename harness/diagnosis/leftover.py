@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.diagnosis import errnos
 from harness.diagnosis.reading import Reading
@@ -15,8 +16,7 @@ _WORD = re.compile(r"[^\s\"'`:;.,()\[\]{}<>\\-]+")
 _AROUND = " :;,.\"'`"
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """The clause to show. `cause`: symptom-only, or None where the clause is one that no rule knows."""
 
     match: Match

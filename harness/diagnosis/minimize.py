@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from harness.diagnosis.anatomy import Anatomy, State, shown
 from harness.diagnosis.oracle import SETTLE_S, Candidate, Oracle, Outcome
@@ -33,8 +34,7 @@ MAX_TESTS: Final = 200
 _LEVEL_LIMIT: Final = 24  # tests for what is inside units, a level; a filter's hundreds of names are not worth more
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """After each test: how many there were, and how many values of the original the smallest failing one has."""
 
     tests: int

@@ -7,9 +7,11 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.diagnosis.rules import SYMPTOM_ONLY
 from harness.errors import OperationError
@@ -33,8 +35,7 @@ _SUBJECT: Final = ("errno", "cgroup_file", "controller", "sysctl", "syscall", "c
 _CHANGING: Final = re.compile(r"oci-harness-[\w.-]+|[/\w.-]*/[\w./-]*|\b0x[0-9a-f]+\b|\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """`stage` None: it started, and its program had not failed when it was ended."""
 
     stage: str | None
@@ -92,8 +93,7 @@ class Outcome:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A config.json to try. `lower`: what its rootfs, an overlay, shows."""
 
     document: dict[str, Any]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import re
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.diagnosis import errnos
 
@@ -28,8 +29,7 @@ _ESCAPED_BLANK = frozenset("nrtvf")
 _SINGLE_QUOTES = frozenset("\u2018\u2019\u201b")
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """What is matched, and where each piece of it stands in the raw message."""
 
     raw: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 LIMIT = 1 << 20  # characters of one record that are looked at; the rest of a longer one is passed over
 HEAD = 256  # characters of a line that tell what it is
@@ -39,8 +40,7 @@ _MAY_OPEN = re.compile(
 _LEFT_OPEN = re.compile(r"(?:[:,(\[=]|caused|desc =|\bto|\bat|\bon|--?)[\"'\\\s]*$")
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """Some lines of the input that belong together."""
 
     start: int  # offset in characters

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from harness.diagnosis.oracle import SETTLE_S, Candidate, Oracle, Outcome, link_relative, place_payload
 from harness.diagnosis.skeleton import PAYLOAD, ROOTFS
@@ -26,8 +27,7 @@ Verdict = Literal["minimized", "partial", "starts", "unstable"]
 Rootfs = Literal["copied", "embedded", "in-place"]  # embedded: the harness's own, for the bundle's does not matter
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """A part that is left, and what really happens without it; `outcome` None: that was not tried any more."""
 
     pointer: str  # in the original config.json
@@ -47,8 +47,7 @@ class Kept:
         }
 
 
-@dataclass(slots=True)
-class Result:
+class Result(Struct):
     """`document` is the reduced config.json; `bundle` is where write_bundle has put it."""
 
     verdict: Verdict

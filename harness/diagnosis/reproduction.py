@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from harness.diagnosis.diagnosis import Diagnosis, diagnose
 from harness.diagnosis.explain import faults_of
@@ -25,8 +25,7 @@ _KEPT = frozenset({"errno", "cgroup_file", "sysctl", "code", "pid", "fd", "index
 _REGEX_KEYS = frozenset({"clause", "stderr", "log"})
 
 
-@dataclass(frozen=True, slots=True)
-class Reproduction:
+class Reproduction(Struct, frozen=True):
     """What was run for a text on one runtime, and whether it is the same failure."""
 
     runtime: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from bisect import bisect_left
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from harness.diagnosis.index import Index
 from harness.diagnosis.template import Match, Template
@@ -90,8 +90,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wrapper: list[Wrapper] = []
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A rule that holds for a reading, and where."""
 
     rule: Rule

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from harness.diagnosis import errnos
 from harness.errors import InputError
@@ -61,8 +62,7 @@ _END = r"[\s\"'`.,;:!)\]}]*$"  # {$}: nothing follows
 _TOKEN = re.compile(r"\\(?P<plain>.)|\{(?P<field>[^{}]+)\}|<(?P<choice>[^<>]*)>|(?P<literal>[^\\{}<>]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(Struct, frozen=True):
     """Where a template was found in a reading's text, and what its placeholders stand for."""
 
     start: int

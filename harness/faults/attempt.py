@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from dataclasses import dataclass, field, replace
 from typing import Any
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.cgroup.files import CgroupFiles
 from harness.cgroup.statistics import CgroupSnapshot
@@ -26,8 +28,7 @@ from harness.runtime.session import Session
 DEADLINE_S = 10.0
 
 
-@dataclass
-class Attempt:
+class Attempt(Struct, dict=True):
     """What happened. `failed_stage` None: the whole lifecycle went well and the process ended with status 0."""
 
     healed: bool

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources.abc import Traversable
 from typing import Any
 
 import msgspec
-from msgspec import inspect
+from msgspec import Struct, inspect
 
 from harness.errors import InputError
 from harness.faults.schema import Fault, Side
@@ -29,8 +28,7 @@ class Cause(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fix: str
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A fault with the slug that its file name gives."""
 
     slug: str

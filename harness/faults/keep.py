@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from harness.faults import rootfs_steps
 from harness.faults.catalogue import Entry
@@ -15,8 +15,7 @@ from harness.faults.verdict import Verdict
 from harness.oci.bundle import create_bundle
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(Struct, frozen=True):
     """`by_hand`: what the fault changes on the node, which a directory cannot hold."""
 
     directory: Path

@@ -10,12 +10,12 @@ import signal
 import string
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from msgspec import Struct, field
 
 from harness.errors import HarnessError, HostError, InputError
 from harness.faults import apparmor, key_quota, node_cgroups, schema
@@ -88,8 +88,7 @@ def apply_patches(config: Config, patches: list[schema.Patch], variables: dict[s
     return done
 
 
-@dataclass
-class Node:
+class Node(Struct, dict=True):
     """The node as one attempt's runtime meets it; `undo` takes everything back."""
 
     session: Session

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from harness.faults import schema
 from harness.faults.attempt import Attempt
@@ -14,8 +15,7 @@ from harness.process.operation import Operation
 Word = Literal["reproduced", "not-reproduced", "not-applicable", "inconclusive"]
 
 
-@dataclass
-class Verdict:
+class Verdict(Struct, dict=True):
     """One fault on one runtime. `as_expected` is what the exit status depends on."""
 
     fault: str

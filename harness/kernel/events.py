@@ -11,7 +11,8 @@ import struct
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.errors import HostError
 
@@ -40,16 +41,14 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(Struct, frozen=True):
     """What the kernel has sent, as it came, so that taking it costs little."""
 
     datagrams: tuple[bytes, ...]
     overrun: bool  # the kernel had to drop something
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessEvent:
+class ProcessEvent(Struct, frozen=True):
     """One event. `what` is fork, exec, comm, exit, or another of the kernel's names in lower case."""
 
     what: str

@@ -6,16 +6,16 @@ import errno
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from harness.kernel import shim
 
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Namespace:
+class Namespace(Struct, frozen=True):
     """A namespace is what its device and inode say (namespaces(7)); `inode` is the number in /proc/PID/ns links."""
 
     kind: str  # one of shim.NAMESPACES, "pid_for_children" among them
@@ -23,8 +23,7 @@ class Namespace:
     inode: int
 
 
-@dataclass(frozen=True, slots=True)
-class Details:
+class Details(Struct, frozen=True):
     """What ioctl_ns(2) tells of a namespace; None is absent, see `absent`."""
 
     namespace: Namespace

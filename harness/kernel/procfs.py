@@ -6,15 +6,15 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 PROC = Path("/proc")
 COMM_LENGTH = 15  # characters of a command name: TASK_COMM_LEN without the NUL
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessStat:
+class ProcessStat(Struct, frozen=True):
     """The part of /proc/PID/stat (proc_pid_stat(5)) that tells processes apart."""
 
     pid: int

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 MISSED_EVENTS = 1 << 31  # in the commit word: events were lost before this sub-buffer
 MISSED_STORED = 1 << 30  # and how many is written behind its data
@@ -28,8 +29,7 @@ INTEGERS = {(1, "0"): "B", (1, "1"): "b", (2, "0"): "H", (2, "1"): "h", (4, "0")
 INTEGERS |= {(8, "1"): "q"}
 
 
-@dataclass(frozen=True, slots=True)
-class TraceEvent:
+class TraceEvent(Struct, frozen=True):
     """One event. `name` is that of its directory below events/SYSTEM; the common fields are told apart."""
 
     name: str
@@ -39,8 +39,7 @@ class TraceEvent:
     fields: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Format:
+class Format(Struct, frozen=True):
     """How to read one kind of event. Texts are str; what is neither an integer nor a text is bytes."""
 
     name: str
@@ -100,8 +99,7 @@ def parse_format(text: str) -> Format:
     return Format(name[1], int(number[1]), tuple(names), layout, frozenset(texts), frozenset(located), rest_at)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """One sub-buffer: its events, and how many were lost before it (None: some, nobody knows how many)."""
 
     events: list[TraceEvent]

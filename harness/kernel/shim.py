@@ -10,9 +10,10 @@ import os
 import signal
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
+
+from msgspec import Struct
 
 from harness.kernel._shim import ffi, lib
 
@@ -83,8 +84,7 @@ def monotonic_ns() -> int:
     return lib.oh_monotonic_ns()
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     """A started child. The pidfd belongs to the caller, who closes it."""
 
     pid: int
@@ -169,8 +169,7 @@ def spawn(
     raise OSError(-result, text if stage == "exec" else f"{stage}: {text}", path)
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a child ended, and what it and the children it waited for have used (getrusage(2))."""
 
     end_ns: int  # CLOCK_MONOTONIC, as soon as the wait returned

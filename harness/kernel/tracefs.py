@@ -11,7 +11,8 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.errors import HostError
 from harness.kernel import shim
@@ -65,8 +66,7 @@ def _names(root: int, path: str) -> list[str]:
         os.close(fd)
 
 
-@dataclass(frozen=True, slots=True)
-class Recording:
+class Recording(Struct, frozen=True):
     """The buffer's content as it was, so that taking it costs little; `decode` it when there is time."""
 
     pages: tuple[tuple[int, bytes], ...]  # (CPU, sub-buffer)

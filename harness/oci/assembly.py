@@ -9,9 +9,10 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.errors import InputError
 from harness.kernel.procfs import process_stat
@@ -38,8 +39,7 @@ _STAGE = re.compile(r"\.oci-harness-bundle-(\d+)-[0-9a-f]{8}")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """What is asked for."""
 
     source: str = "default"  # see evidence.GRAMMAR
@@ -50,8 +50,7 @@ class Wanted:
     limits: Limits = field(default_factory=Limits)
 
 
-@dataclass(frozen=True, slots=True)
-class Assembled:
+class Assembled(Struct, frozen=True):
     """A bundle, and how it came about."""
 
     bundle: Bundle
@@ -63,8 +62,7 @@ class Assembled:
     image: Image | None = None
 
 
-@dataclass(slots=True)
-class _Made:
+class _Made(Struct):
     how: str
     reason: str | None = None
     image: Image | None = None

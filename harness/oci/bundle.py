@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from harness.errors import BundleError, InputError, Problem
 from harness.oci.recipe import Recipe, load_recipe
@@ -28,8 +29,7 @@ def check_container_id(container_id: str) -> str:
     return container_id
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(Struct, frozen=True):
     """A bundle on disk. `provided` tells how the rootfs came about; None for a bundle that was there before."""
 
     path: Path
@@ -116,8 +116,7 @@ def _from_directory(source: Path, settings: tuple[tuple[str, Any], ...]) -> tupl
     return recipe_config(load_recipe("shell"), settings), source
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     """A config and a shared lower directory, from which short-lived bundles are made by overlay."""
 
     config: Config

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from harness.errors import InputError
 from harness.oci import document as json_document
@@ -28,8 +29,7 @@ GRAMMAR = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """What a bundle can be made of."""
 
     kind: Kind

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from harness.errors import Problem
 
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """`error`: against the spec, or refused by kernel or runtimes; `warning`: it may run, perhaps not as meant."""
 
     pointer: str  # RFC 6901, into config.json; "" is the whole

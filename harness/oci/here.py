@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import resource
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
+
+from msgspec import Struct
 
 from harness.oci.vocabulary import CAPABILITIES, RLIMITS
 
@@ -14,8 +15,7 @@ CAP_SYS_RESOURCE = 24
 _SIZE = re.compile(r"hugepages-(\d+)kB")
 
 
-@dataclass(frozen=True, slots=True)
-class Here:
+class Here(Struct, frozen=True):
     """Facts of this host, and of the process that asks."""
 
     capabilities: frozenset[str]  # names that a container may get: known to the kernel, in our bounding set

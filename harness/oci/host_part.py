@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 Kind = Literal["file", "directory"]
 
@@ -22,8 +23,7 @@ KEPT: Final = _Word("(kept)")  # nothing can take its place, or nothing need
 REMOVED: Final = _Word("(removed)")
 
 
-@dataclass(frozen=True, slots=True)
-class HostPart:
+class HostPart(Struct, frozen=True):
     """One part of a config.json that belongs to another host, or cannot work on this one."""
 
     pointer: str  # into the config as it was given

@@ -12,11 +12,11 @@ import posixpath
 import shutil
 import stat
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+from msgspec import Struct
 
 from harness.errors import HostError, InputError
 from harness.oci import document as json_document
@@ -71,8 +71,7 @@ class _Index(msgspec.Struct, frozen=True):
     manifests: list[_Descriptor]
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """Where an image is: a layout directory, or an archive of one, or what `docker save` writes."""
 
     path: Path
@@ -82,8 +81,7 @@ class Source:
         return f"{self.path}:{self.reference}" if self.reference else str(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """What an unpacked image says of itself."""
 
     digest: str  # of the manifest

@@ -6,9 +6,10 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from harness.oci.bind_source import bind_sources
 from harness.oci.document import copied
@@ -23,8 +24,7 @@ Document = dict[str, Any]
 _RELEASE = re.compile(r"1\.\d{1,9}\.\d{1,9}([-+]|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Replacement:
+class Replacement(Struct, frozen=True):
     """One thing that --portable has done; `to` is None where a place was taken away."""
 
     pointer: str

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.errors import HostError, InputError
 from harness.oci.document import decode, describe
@@ -16,8 +17,7 @@ _SUFFIX = ".json"
 _KEYS = {"description": str, "base": str, "config": dict, "rootfs": dict}
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(Struct, frozen=True):
     """A recipe with its bases merged in."""
 
     name: str

@@ -10,9 +10,10 @@ import shutil
 import stat
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import Struct
 
 from harness.errors import HostError, InputError
 from harness.kernel import shim
@@ -72,8 +73,7 @@ APPLETS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Provided:
+class Provided(Struct, frozen=True):
     """How a bundle got its rootfs, and why not in a better way."""
 
     how: Provision

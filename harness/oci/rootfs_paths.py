@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 HOPS = 40  # path_resolution(7)
 FILE_BYTES = 4 * 1024 * 1024  # of an /etc/passwd
@@ -42,8 +43,7 @@ def inside(rootfs: Path, path: str) -> Path | None:
     return rootfs.joinpath(*place)
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(Struct, frozen=True):
     """Who a container's process is."""
 
     uid: int

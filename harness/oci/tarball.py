@@ -9,9 +9,10 @@ import gzip
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import IO
+
+from msgspec import Struct
 
 from harness.errors import InputError
 from harness.units import format_bytes
@@ -25,8 +26,7 @@ COMPRESSIONS = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\x00": "xz", b"BZh": "bzi
 GZIP = b"\x1f\x8b"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """How much an archive or all layers of an image may hold."""
 
     size_bytes: int = 16 * 1024**3

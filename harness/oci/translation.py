@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import re
 import stat
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.errors import InputError
 from harness.oci.here import Here
@@ -25,8 +26,7 @@ _RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
 _PRIVATE_PERIOD_US = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class Translated:
+class Translated(Struct, frozen=True):
     """A config.json, whom its process runs as, and what the description could not tell."""
 
     document: dict[str, Any]

@@ -6,16 +6,16 @@ bundle should carry the oldest version that its fields need.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.oci.pointer import select
 
 OLDEST = "1.0.2"  # older 1.0 releases bring nothing: each runtime that takes 1.0.0 takes 1.0.2 too
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(Struct, frozen=True):
     """`pattern` (see pointer.select) came with `version`; with `values`, only these values of it did."""
 
     version: str

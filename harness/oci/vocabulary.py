@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.oci.document import describe
 from harness.oci.finding import Finding, Severity, error
@@ -50,8 +51,7 @@ PROPAGATIONS = ("shared", "slave", "private", "unbindable")
 _RECURSIVE_PROPAGATIONS = ("rshared", "rslave", "rprivate", "runbindable")  # not in the spec; runc and crun take them
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """Places that hold one of some words."""
 
     pattern: str
@@ -102,8 +102,7 @@ WORDS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Range:
+class Range(Struct, frozen=True):
     """Places that hold an integer from `low` to `high` (None: no upper end), or one of `special`."""
 
     pattern: str
@@ -142,8 +141,7 @@ RANGES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(Struct, frozen=True):
     """Places that hold text which matches `regex` as a whole; `wanted` says so in words."""
 
     pattern: str

@@ -9,8 +9,9 @@ import resource
 import stat
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
+
+from msgspec import Struct
 
 from harness.kernel import shim
 from harness.kernel.mounts import MountNamespace
@@ -35,8 +36,7 @@ NULL_DEVICE = os.makedev(1, 3)  # Documentation/admin-guide/devices.txt
 LASTING = frozenset({"create", "run", "exec"})
 
 
-@dataclass(frozen=True, slots=True)
-class Stdio:
+class Stdio(Struct, frozen=True):
     """Descriptors for a command's 0, 1 and 2; None captures (1, 2) or is an empty file (0)."""
 
     stdin: int | None = None
@@ -44,8 +44,7 @@ class Stdio:
     stderr: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where a command runs."""
 
     mount_ns_fd: int = -1

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict
 
-@dataclass(frozen=True, slots=True)
-class LogRecord:
+
+class LogRecord(Struct, frozen=True):
     """One line of `--log FILE --log-format json`; level is None when the line is no such record."""
 
     level: str | None
@@ -48,8 +49,7 @@ def parse_log(text: bytes) -> tuple[LogRecord, ...]:
     return tuple(records)
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """getrusage(2) of the runtime's process and the children it waited for."""
 
     user_us: int
@@ -63,8 +63,7 @@ class Usage:
     nivcsw: int
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(Struct, frozen=True):
     """One call of a runtime: what was run, when, how it ended and what it said."""
 
     verb: str
@@ -78,7 +77,7 @@ class Operation:
     log: tuple[LogRecord, ...] = ()
     truncated: bool = False  # stdout, stderr or log was longer than what is kept
     timed_out: bool = False
-    killed: tuple[int, ...] = field(default=())  # pids that had to be killed at the deadline
+    killed: tuple[int, ...] = ()  # pids that had to be killed at the deadline
 
     @property
     def duration_ns(self) -> int:
@@ -112,7 +111,7 @@ class Operation:
             "exit_status": self.exit_status,
             "timed_out": self.timed_out,
             "truncated": self.truncated,
-            "usage": {name: getattr(usage, name) for name in Usage.__dataclass_fields__},
+            "usage": asdict(usage),
             "stdout": self.stdout.decode(errors="replace"),
             "stderr": self.stderr.decode(errors="replace"),
             "log": [record.to_json() for record in self.log],

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist, median
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from harness.errors import InputError
 from harness.report.comparison import Asked
@@ -32,8 +34,7 @@ SURE: Final = 0.01  # chance of that many more failures when nothing changed
 Z: Final = NormalDist().inv_cdf
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """One stage. The ratio is new by old, above 1 is slower."""
 
     old: str
@@ -58,8 +59,7 @@ class Change:
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Failures:
+class Failures(Struct, frozen=True):
     """Lifecycles that failed, of all."""
 
     old: str
@@ -78,8 +78,7 @@ class Failures:
         return asdict(self) | both | {"verdict": "regression" if self.worse else "no-detectable-difference"}
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """All that two results tell."""
 
     fail_on: float

@@ -6,9 +6,10 @@ sentence, warnings[{id, message}], and what its kind adds: changes.py, matrix_ch
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
+
+from msgspec import Struct, field
 
 from harness.report.saved import Note
 
@@ -16,8 +17,7 @@ SCHEMA: Final = "oci-harness/compare/1"
 Outcome = Literal["passed", "failed", "skipped"]
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(Struct, frozen=True):
     """`runtimes`: as on the command line, NAME or OLD=NEW; `fail_on`: 0.05 is 5 %; no `stages`: all.
 
     `control`: a runtime that is the same in both, so that what it changed by is the machine's doing.
@@ -29,8 +29,7 @@ class Asked:
     control: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
+class Case(Struct, frozen=True):
     """One check, for JUnit and the like. `seconds` is the new result's own figure, where it is a time."""
 
     group: str
@@ -40,15 +39,13 @@ class Case:
     seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
     right: tuple[int, ...] = ()  # numbers of the columns to align right
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Struct, frozen=True):
     """What every kind gives, whatever was compared."""
 
     of: str

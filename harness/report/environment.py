@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Final
+
+from msgspec import Struct
 
 from harness.report.saved import Circumstances, fact, runtime_fact
 
@@ -38,8 +39,7 @@ FACTS: Final = {
 ALIKE: Final = {"memory_bytes": 0.01}  # relative: what a kernel reserves at boot varies a little
 
 
-@dataclass(frozen=True, slots=True)
-class Differing:
+class Differing(Struct, frozen=True):
     """One fact; None: not recorded, or nothing that this kernel offers."""
 
     what: str

@@ -11,9 +11,10 @@ import itertools
 import re
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from xml.etree import ElementTree
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +44,7 @@ _REFERENCE: Final = re.compile(r"url\(#([^)]+)\)")
 _UNPRINTABLE: Final = re.compile("[^\u0020-\u007e\u00a0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Chart:
+class Chart(Struct, frozen=True):
     """One chart of the page. `narrow`: another drawing of the same for a phone; "": the same fits both."""
 
     title: str

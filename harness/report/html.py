@@ -10,9 +10,10 @@ import base64
 import hashlib
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import median
 from typing import Any, Final
+
+from msgspec import Struct
 
 from harness.report import distribution, experiments, timeline
 from harness.report.figure import Canvas
@@ -52,8 +53,7 @@ TITLES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(Struct, frozen=True):
     """The file itself, gzipped, as base64."""
 
     name: str
@@ -65,8 +65,7 @@ class Embedded:
         return f"data:application/gzip;base64,{self.packed}" if len(self.packed) <= MOST_LINK else None
 
 
-@dataclass(slots=True)
-class Section:
+class Section(Struct):
     """One result."""
 
     title: str

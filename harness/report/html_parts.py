@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.report.figure import Chart
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A coloured cell; `tone` is a class of the style sheet, `told` what is shown when it is pointed at."""
 
     text: str
@@ -17,8 +17,7 @@ class Mark:
     told: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Grid:
+class Grid(Struct, frozen=True):
     """A table; numbers of the columns to align right."""
 
     columns: Sequence[str]
@@ -26,8 +25,7 @@ class Grid:
     right: Sequence[int] = ()
 
 
-@dataclass(slots=True)
-class Part:
+class Part(Struct):
     """Some charts under a heading, and the same as a table. `folded`: the table is shown on demand."""
 
     title: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final, cast
+
+from msgspec import Struct
 
 from harness.compat.cells import Cell
 from harness.errors import InputError
@@ -15,8 +16,7 @@ from harness.report.verdicts import CELL_WORDS
 WORKS: Final = frozenset({"passes", "deviates", "no-longer-deviates"})
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     old: Cell
     new: Cell
 

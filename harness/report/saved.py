@@ -10,11 +10,11 @@ import io
 import math
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from harness.compat.cells import Cell
 from harness.compat.cells import Matrix as CellTable
@@ -302,8 +302,7 @@ KINDS: Final[dict[str, type[Circumstances]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Saved:
+class Saved(Struct, frozen=True):
     """A file and what it holds; `raw` is the JSON as it is in the file (unpacked, if that was packed), if kept."""
 
     path: Path

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.errors import HostError, OperationGarbage
 from harness.process.command import HERE, Place, Stdio, read_limited, run, runtime_environment
@@ -36,8 +38,7 @@ if TYPE_CHECKING:
     from harness.oci.state import State
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True):
     """`root` holds the runtime's state; each operation leaves its log in `log_dir`, which must exist.
 
     The verbs return the Operation, however it ended; `runtime.failures.check` raises for a bad end.
@@ -53,7 +54,7 @@ class Client:
     extra: tuple[str, ...] = ()  # further global options
     prefix: tuple[str, ...] = ()  # a command to call the runtime through; its first word is an absolute path
     env: tuple[str, ...] = field(default_factory=runtime_environment)
-    _serial: itertools.count[int] = field(default_factory=itertools.count, repr=False, compare=False)
+    _serial: itertools.count[int] = field(default_factory=itertools.count)
 
     def argv(self, options: Options, container_id: str | None, log_path: str) -> list[str]:
         """The whole command line of an operation, fit to be pasted into a shell."""

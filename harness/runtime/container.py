@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from harness.errors import OperationError, OperationGarbage
 from harness.kernel import procfs, shim

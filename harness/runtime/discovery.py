@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.errors import HostError, InputError, RuntimeUnusable
 from harness.process.command import run
@@ -19,8 +20,7 @@ PROBE_TIMEOUT_S = 10.0
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-@dataclass(frozen=True, slots=True)
-class Runtime:
+class Runtime(Struct, frozen=True):
     """One OCI runtime binary on this host."""
 
     name: str  # the user's name for it; several names may be one family

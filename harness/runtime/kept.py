@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from harness.cgroup.view import View
 from harness.errors import InputError
@@ -19,8 +21,7 @@ from harness.runtime.workspace import KEPT_PREFIX, Workspace, base_directory
 RECORD = "container.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """What is needed to go on with a container in another process."""
 
     id: str

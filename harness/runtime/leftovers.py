@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect
@@ -28,8 +29,7 @@ from harness.runtime.workspace import (
 Fate = Literal["live", "kept", "dead"]
 
 
-@dataclass(frozen=True, slots=True)
-class Leftover:
+class Leftover(Struct, frozen=True):
     """A run that has left something: its directory, cgroups or processes."""
 
     name: str
@@ -50,12 +50,11 @@ class Leftover:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Removal:
+class Removal(Struct, frozen=True):
     """What became of one leftover; `failed` has one line for each thing that would not go."""
 
     leftover: Leftover
-    failed: tuple[str, ...] = field(default=())
+    failed: tuple[str, ...] = ()
 
 
 def _fate(name: str, directory: Path | None, stats: list[procfs.ProcessStat]) -> Fate:

@@ -6,8 +6,9 @@ No interpreter work lies between the two clocks of an operation: both are read i
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from harness.errors import OperationError
 from harness.kernel import shim
@@ -23,8 +24,7 @@ from harness.runtime.session import Session
 End = Literal["kill", "exit"]
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Lifecycle(Struct, frozen=True):
     """What happened, in CLOCK_MONOTONIC nanoseconds."""
 
     create: Operation
@@ -49,8 +49,7 @@ class Lifecycle:
         return self.delete.end_ns - self.create.start_ns
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """A lifecycle that a runtime could not finish: the verb it failed at, and what was wrong in one line."""
 
     stage: str

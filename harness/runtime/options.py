@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from harness.errors import HostError
 from harness.process.command import Stdio
@@ -33,8 +34,7 @@ def _value(value: object, flag: str) -> list[str]:
     return [] if value is None else [flag, str(value)]
 
 
-@dataclass(frozen=True, slots=True)
-class CreateOptions:
+class CreateOptions(Struct, frozen=True):
     """`create`; with `detach` or without it, `run` (verb "run")."""
 
     bundle: str
@@ -63,8 +63,7 @@ class CreateOptions:
         return [*args, *_flag(bool(self.detach), "--detach"), *self.extra]
 
 
-@dataclass(frozen=True, slots=True)
-class KillOptions:
+class KillOptions(Struct, frozen=True):
     """`signal` comes after the container id, so the client appends it."""
 
     signal: str = "SIGTERM"
@@ -75,8 +74,7 @@ class KillOptions:
         return [dialect.kill_all_arg] if self.all and dialect.kill_all_arg is not None else []
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteOptions:
+class DeleteOptions(Struct, frozen=True):
     """`force`: for clean-up only. runc 1.3 sleeps 100 ms in it, so it is never timed as the runtime's work."""
 
     force: bool = False
@@ -86,8 +84,7 @@ class DeleteOptions:
         return _flag(self.force, "--force")
 
 
-@dataclass(frozen=True, slots=True)
-class ExecOptions:
+class ExecOptions(Struct, frozen=True):
     """`exec`: either `command` or a process.json."""
 
     command: tuple[str, ...] = ()
@@ -121,8 +118,7 @@ class ExecOptions:
         return [*args, *self.extra]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateOptions:
+class UpdateOptions(Struct, frozen=True):
     """`resources_file`: a JSON file with an object of the form of linux.resources."""
 
     resources_file: str
@@ -134,8 +130,7 @@ class UpdateOptions:
         return [*dialect.update_args, self.resources_file]
 
 
-@dataclass(frozen=True, slots=True)
-class PlainOptions:
+class PlainOptions(Struct, frozen=True):
     """A verb that leaves nothing to choose."""
 
     verb: str

@@ -6,9 +6,10 @@ import contextlib
 import itertools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from harness.process.operation import Operation
 
 
-@dataclass(frozen=True, slots=True)
-class ViewChoice:
+class ViewChoice(Struct, frozen=True):
     """Which view was taken, what was mounted for it, and why not the ones before it."""
 
     view: View

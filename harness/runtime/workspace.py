@@ -16,8 +16,9 @@ import json
 import os
 import secrets
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from harness.errors import HostError
 from harness.kernel import procfs
@@ -33,8 +34,7 @@ def base_directory() -> Path:
     return Path(os.environ.get("OCI_HARNESS_DIR", DEFAULT_BASE)).absolute()
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(Struct, frozen=True):
     """The process that a run belongs to, named so that a recycled pid is not mistaken for it."""
 
     pid: int

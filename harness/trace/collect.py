@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from harness.errors import HostError
 from harness.kernel.events import RECEIVE_BUFFER_BYTES, Batch, ProcessEvent, ProcessEvents
@@ -37,8 +38,7 @@ EVENTS = (
 Order = Literal["interleaved", "blocked"]
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """One start as it was collected."""
 
     runtime: Runtime
@@ -50,8 +50,7 @@ class Recorded:
     thread: int  # and its thread
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
+class Trace(Struct, frozen=True):
     """One start, taken apart. `lost_events` is None when nothing could be listened to."""
 
     runtime: Runtime
@@ -76,8 +75,7 @@ class Trace:
         return tuple(phase.name for phase in self.phases)
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(Struct, frozen=True):
     """A start that a runtime could not finish."""
 
     runtime: Runtime
@@ -86,8 +84,7 @@ class Failed:
     error: str
 
 
-@dataclass(slots=True)
-class Tracer:
+class Tracer(Struct):
     """As a context manager: what it asks of the kernel is given back at the end.
 
     `name` is that of the run, which the trace instance carries too, so that `gc` finds it.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 from harness.cgroup.hierarchy import parse_proc_cgroup
 from harness.kernel.ringbuffer import TraceEvent
@@ -31,8 +32,7 @@ TAILS = ("entry_", "do_syscall", "x64_sys_call", "invoke_syscall", "el0", "ret_f
 STACK_DEPTH = 6
 
 
-@dataclass(slots=True)
-class Call:
+class Call(Struct):
     """One system call. Times are CLOCK_MONOTONIC nanoseconds; end_ns is None when it had not returned."""
 
     name: str
@@ -44,8 +44,7 @@ class Call:
     blocked_ns: int = 0
 
 
-@dataclass(slots=True)
-class Span:
+class Span(Struct):
     """A stretch of a thread's time in one state. Of a blocked one: in which call, and how deep in the kernel."""
 
     thread: int
@@ -57,8 +56,7 @@ class Span:
     stack: tuple[str, ...] = ()  # kernel functions, innermost first; only of an uninterruptible one
 
 
-@dataclass(frozen=True, slots=True)
-class CgroupChange:
+class CgroupChange(Struct, frozen=True):
     """A cgroup made or removed, or a task moved into one; start and end are those of the system call that did it."""
 
     what: Literal["mkdir", "rmdir", "attach"]
@@ -102,8 +100,7 @@ class Symbols:
         return tuple(names[:STACK_DEPTH])
 
 
-@dataclass(slots=True)
-class Deep:
+class Deep(Struct):
     """All that was seen of the start's own threads; the tracing thread's own calls are left out."""
 
     calls: list[Call] = field(default_factory=list)

@@ -7,8 +7,9 @@ the reason, and its time belongs to the phase around it, which names it. So the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.process.operation import Operation
 from harness.runtime.dialects import Dialect
@@ -50,8 +51,7 @@ HIDDEN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """The moment at which a phase ends. CLOCK_MONOTONIC nanoseconds."""
 
     name: str
@@ -59,8 +59,7 @@ class Mark:
     pid: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """A part of a phase, ended by another event of the same tree of processes. Nanoseconds since the start."""
 
     name: str
@@ -69,8 +68,7 @@ class Step:
     pid: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Phase:
+class Phase(Struct, frozen=True):
     """Nanoseconds since the clone of create."""
 
     name: str
@@ -95,8 +93,7 @@ class Phase:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(Struct, frozen=True):
     """A phase that this start does not show; `within` is the phase that has its time, None where it takes none."""
 
     name: str

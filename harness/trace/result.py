@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.runtime.discovery import Runtime
 from harness.runtime.session import ViewChoice
@@ -38,8 +39,7 @@ USER_POINTERS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PhaseSummary:
+class PhaseSummary(Struct, frozen=True):
     """One phase over all starts of a runtime that have it."""
 
     name: str
@@ -51,8 +51,7 @@ class PhaseSummary:
         return {"name": self.name, "n": self.n, "median_ns": self.median_ns, "share": self.share}
 
 
-@dataclass(slots=True)
-class Result:
+class Result(Struct):
     """`notes` has one line for each thing that this host does not offer."""
 
     runtimes: list[Runtime]

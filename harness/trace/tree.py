@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
+
+from msgspec import Struct, field
 
 from harness.kernel.events import ProcessEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Labelled:
+class Labelled(Struct, frozen=True):
     """An event with its meaning in words, such as `init helper executed again`."""
 
     time_ns: int
@@ -18,8 +18,7 @@ class Labelled:
     label: str
 
 
-@dataclass(slots=True)
-class Process:
+class Process(Struct):
     """One process of the tree. Times are CLOCK_MONOTONIC nanoseconds."""
 
     pid: int

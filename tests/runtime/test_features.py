@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 
 from actors import CommandLine
+from msgspec.structs import replace
 
 from harness.compat.features import Checker, Row, check_features, chosen_features, differences, is_declared
 from harness.runtime.discovery import Runtime, find_runtime

@@ -6,12 +6,12 @@ import errno
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from typing import Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields
 
 from harness.cgroup import hugetlb
 from harness.cgroup.files import TABLE

@@ -6,13 +6,13 @@ import contextlib
 import copy
 import json
 import os
-from dataclasses import replace as changed
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as changed
 from test_oci_evidence import DATA, HERE
 
 from harness.errors import InputError

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from harness.cgroup.hierarchy import Layout
 from harness.compat.probes.findings import findings, missing_capabilities

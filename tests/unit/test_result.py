@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from harness.bench.caveats import CAVEATS, find_caveats, find_host_caveats
 from harness.bench.lifecycle import Sample

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec import Struct
+from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,8 +16,7 @@ SPEC_VERSION = "1.3.0"  # the release that sections and sentences are quoted fro
 MARK = "claim"
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(Struct, frozen=True):
     """`section`: file and anchor; `sentence`: its own words there, without the links.
 
     `fields`: a runtime that ignores just one of them fails the case. A JSON pointer into config.json, where a list's

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from harness.compat.conformance.claims import MARK, case_name, claim_of, name_of
 from harness.compat.conformance.deviations import deviation_of
@@ -22,8 +22,7 @@ DEFAULT_RUNTIMES = ("runc", "crun")
 RUNTIMES = pytest.StashKey[dict[str, Runtime]]()
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """What the caller of pytest has opened and chosen already, see suite.run."""
 
     session: Session | None  # None: the cases are only listed

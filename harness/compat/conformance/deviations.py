@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import msgspec
+from msgspec import Struct
 
 from harness.cgroup.hierarchy import Layout
 from harness.compat.conformance.needs import KINDS, unmet
@@ -41,8 +41,7 @@ class Deviation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Condition:
+class _Condition(Struct, frozen=True):
     operator: str
     version: tuple[int, ...]
 

@@ -9,11 +9,11 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import Struct, field
 
 from harness.cgroup.hierarchy import Mount, parse_mountinfo
 from harness.kernel import shim
@@ -91,8 +91,7 @@ def args_for(questions: tuple[Words, ...]) -> list[str]:
     return ["/payload", "ask", *words]
 
 
-@dataclass
-class Running:
+class Running(Struct, dict=True):
     """A container whose process has answered and waits."""
 
     container: Container
@@ -160,8 +159,7 @@ def build_rootfs(target: Path) -> None:
         (target / name).chmod(0o666)
 
 
-@dataclass
-class Stage:
+class Stage(Struct, dict=True):
     """What the cases of one module on one runtime share."""
 
     session: Session
@@ -175,8 +173,7 @@ class Stage:
         return left
 
 
-@dataclass
-class Lab:
+class Lab(Struct, dict=True):
     """Makes one case's containers; `close` ends those that are not shared. `documents`: each config.json it used."""
 
     stage: Stage

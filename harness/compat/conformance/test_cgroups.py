@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from msgspec import Struct
 
 from harness.cgroup.hierarchy import cgroup_paths
 from harness.compat.conformance.claims import claim
@@ -79,8 +79,7 @@ def test_cgroups_path_consistent(lab: Lab, start: str) -> None:
     assert any(path.endswith(f"again-{lab.runtime.name}") for path in places[0].values())
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """One field of linux.resources: what is set, and what is read back of each version of cgroups."""
 
     section: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from harness.runtime.discovery import Runtime
 
@@ -16,8 +17,7 @@ Outcome = Literal["passes", "fails", "deviates", "no-longer-deviates", "skipped"
 UNEXPECTED: frozenset[Outcome] = frozenset({"fails", "no-longer-deviates"})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """How one case came out on one runtime. `deviates`: it fails, as deviations.toml says."""
 
     case: str
@@ -48,8 +48,7 @@ class Verdict:
         }
 
 
-@dataclass
-class Report:
+class Report(Struct, dict=True):
     """All verdicts of one run, in the order in which they came."""
 
     spec: str  # release of the runtime-spec

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
+
+from msgspec import Struct, field
 
 from harness.compat.differential.bounds import SYSCTLS, own_namespace, violation
 from harness.compat.differential.comparison import CAUSE, Difference, Pair, background_of, compare
@@ -28,8 +29,7 @@ Change = Callable[[Document, Case], Document | None]
 _HOST_NAMES: Final = ("kernel/hostname", "kernel/domainname")
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(Struct, frozen=True):
     """After each case."""
 
     cases: int
@@ -38,16 +38,14 @@ class Progress:
     found: int
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(Struct, frozen=True):
     """One document on both runtimes."""
 
     behaviours: tuple[Behaviour, Behaviour]
     differences: list[Difference]
 
 
-@dataclass(slots=True)
-class Result:
+class Result(Struct):
     """`findings` in the order in which they were found; `cases` are those that were drawn."""
 
     runtimes: tuple[Runtime, Runtime]

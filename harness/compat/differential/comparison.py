@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from harness.compat.differential.trial import Behaviour
 from harness.diagnosis.rules import SYMPTOM_ONLY
@@ -17,8 +18,7 @@ _MOUNT_PARTS: Final = frozenset({"options", "propagation", "data", "(order)"})
 _ENDED: Final = "process exit status"
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """`aspect`: outcome, cause, left behind, or the kind of the facts that differ; `facts`: {fact: (of a, of b)}."""
 
     aspect: str

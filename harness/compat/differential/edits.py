@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
+
+from msgspec import Struct
 
 from harness.errors import InputError
 from harness.oci import pointer as json_pointer
@@ -20,8 +21,7 @@ TWIN: Final = "\0"
 _INDEX = re.compile(r"/(?:\d+|-)(?=/|$)")
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """`set`: the value at a pointer, its parents made; `delete`: takes it away; `again`: its name a second time,
     before the first, with this value."""
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct, field
 
 from harness.compat.differential.comparison import Difference
 from harness.compat.differential.edits import Edit
@@ -34,8 +35,7 @@ def behaviour_json(behaviour: Behaviour) -> dict[str, Any]:
     }
 
 
-@dataclass(slots=True)
-class Finding:
+class Finding(Struct):
     """`edits`: the smallest set of changes, none: it always differs; `count`: cases that have shown it."""
 
     edits: tuple[Edit, ...]

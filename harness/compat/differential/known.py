@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources.abc import Traversable
 from typing import Any, Final, Literal
 
 import msgspec
+from msgspec import Struct
 
 from harness.compat.differential.comparison import Difference
 from harness.errors import InputError
@@ -49,8 +49,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     text: list[Text]
 
 
-@dataclass(frozen=True, slots=True)
-class Knowledge:
+class Knowledge(Struct, frozen=True):
     """All of the file."""
 
     spec: str

@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import to_builtins
+
 from harness.cgroup.files import CgroupFiles
 from harness.cgroup.hierarchy import Mount, parse_mountinfo, parse_proc_cgroup
-from harness.cgroup.statistics import plain
 from harness.errors import HarnessError
 from harness.kernel import namespaces, shim
 from harness.runtime.session import Session
@@ -175,7 +176,7 @@ def _cgroup(session: Session, pid: int, found: Facts) -> None:
             for name in names:
                 value = getattr(values, name)
                 if value is not None:
-                    found[f"cgroup {section}.{name}"] = _limit(plain(value))
+                    found[f"cgroup {section}.{name}"] = _limit(to_builtins(value))
         for controller, file in _FILES:
             hierarchy = session.layout.hierarchy(controller)
             path = files.paths.get(controller)

@@ -6,9 +6,11 @@ import contextlib
 import os
 import select
 import signal
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from harness.cgroup.hierarchy import parse_proc_cgroup
 from harness.compat.differential.bounds import OWN_PATH, WAITS, marked_path
@@ -31,8 +33,7 @@ SETTLE_S: Final = 0.3  # so long may the container's program take to show that i
 _TAIL: Final = 16384  # characters of a stream that are looked at
 
 
-@dataclass(frozen=True, slots=True)
-class Behaviour:
+class Behaviour(Struct, frozen=True):
     """`outcome.stage` None: it started. `facts` of a container that ran; empty where none can be had."""
 
     outcome: Outcome

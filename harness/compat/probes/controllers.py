@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import Hierarchy, Layout
@@ -17,8 +18,7 @@ from harness.process.command import Place, run
 MEMBER_TIMEOUT_S = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Controller:
+class Controller(Struct, frozen=True):
     """`tried` is the file that was written and the value; None: this controller has none that could be tried here."""
 
     name: str
@@ -38,8 +38,7 @@ class Controller:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """A limit that harms nobody: {file} gets `value`, and then `shown` must be in what {file} or `read` holds."""
 
     file: str

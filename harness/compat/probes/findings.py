@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from harness.compat.probes.tries import Try
 from harness.diagnosis.node.finding import SEVERITIES, Evidence, Finding, Severity
@@ -41,8 +42,7 @@ GRANT: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Rule:
+class _Rule(Struct, frozen=True):
     """A probe that does not work is a finding."""
 
     severity: Severity

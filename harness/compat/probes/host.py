@@ -8,9 +8,10 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct, field
 
 from harness.cgroup import groups
 from harness.cgroup.hierarchy import Layout, detect, parse_mountinfo, parse_proc_cgroups
@@ -29,8 +30,7 @@ STORES = ("/var/lib/containers", "/var/lib/containerd", "/var/lib/docker", "/var
 WORKERS = 4
 
 
-@dataclass(slots=True)
-class Probed:
+class Probed(Struct):
     """What was tried. `tries` is as this user, `rootless` as nobody in a user namespace of its own."""
 
     layout: Layout
@@ -106,8 +106,7 @@ def _owned(path: Path, uid: int) -> Path:
     return path
 
 
-@dataclass(frozen=True, slots=True)
-class _Places:
+class _Places(Struct, frozen=True):
     """Where the probe program may work, twice: for this user and for nobody."""
 
     directories: tuple[Path | None, Path | None] = (None, None)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from harness.cgroup.hierarchy import Layout
 from harness.cgroup.view import VIEWS, View
@@ -20,8 +22,7 @@ from harness.runtime.session import Session
 TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """One attempt. `works` None: it could not be tried, and `reason` says why."""
 
     view: View

@@ -5,9 +5,10 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from msgspec import Struct
 
 from harness.errors import HostError
 from harness.oci.recipe import data_root
@@ -18,8 +19,7 @@ NOBODY = 65534  # user and group that a rootless runtime is tried as
 TIMEOUT_S = 5.0  # the program's own deadline is 2.5 s
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
+class Try(Struct, frozen=True):
     """One thing that was tried. `reason` says why it does not work; None when it works."""
 
     name: str  # GROUP:WHAT, as in probe.c

@@ -6,9 +6,10 @@ import json
 import posixpath
 import re
 import tomllib
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from harness.diagnosis.node.processes import table_of
 from harness.diagnosis.node.tree import Tree
@@ -28,8 +29,7 @@ IMPORTS = 256  # a file can import others without end
 _DRIVER = "native.cgroupdriver="
 
 
-@dataclass(frozen=True, slots=True)
-class Handler:
+class Handler(Struct, frozen=True):
     """A runtime that a daemon is told of. `systemd` None: not said."""
 
     name: str
@@ -38,8 +38,7 @@ class Handler:
     systemd: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Daemon:
+class Daemon(Struct, frozen=True):
     """One daemon's configuration."""
 
     name: str
@@ -52,7 +51,7 @@ class Daemon:
     cri_disabled: bool = False
     replaced: str | None = None  # an import that replaces the CRI section on containerd before 2
     broken: str | None = None  # the file cannot be used, and why
-    sources: tuple[str, ...] = field(default=())
+    sources: tuple[str, ...] = ()
 
     @property
     def bundled(self) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.diagnosis.node.finding import Evidence, Finding
 from harness.diagnosis.node.tree import Tree
@@ -32,8 +33,7 @@ ALSO = {"x86_64": ("i386",), "aarch64": ("arm",), "ppc64": ("ppc",), "mips64": (
 _ALIASES = {"amd64": "x86_64", "arm64": "aarch64", "i686": "i386", "i586": "i386", "armv7l": "arm", "armv8l": "arm"}
 
 
-@dataclass(frozen=True, slots=True)
-class Elf:
+class Elf(Struct, frozen=True):
     """What the headers say. `interpreter` is None for a static binary."""
 
     machine: str  # as uname -m has it; "machine 42" if unknown here

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.cgroup.hierarchy import FSTYPES, Mount
 from harness.diagnosis.node.finding import Evidence, Finding, some
@@ -38,8 +39,7 @@ _ROW = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """Of one file system; `free` is what root may still take. None: it has no such limit, or nobody tells."""
 
     point: str
@@ -151,8 +151,7 @@ def _listings(tree: Tree, wanted: dict[str, tuple[Mount, list[str]]]) -> dict[st
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(Struct, frozen=True):
     """One line of df. `free_*` are None when printed for people and not 0: the share says it well enough."""
 
     inodes: bool

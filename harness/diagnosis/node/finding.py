@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from msgspec import Struct, field
 
 # error: it is so now, and containers fail by it; warning: it has happened, comes near, or may fail them; info: worth
 # knowing when one reads the rest.
@@ -11,16 +12,14 @@ Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
 
 
-@dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Struct, frozen=True):
     """Where a finding rests: a file (with `:LINE` if that helps) or a command, and the text seen there."""
 
     where: str
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One thing that is wrong, with the values found. `cause` is the slug of bundles/causes.toml that it leads to."""
 
     id: str  # of this kind of finding; several findings may have it
@@ -41,8 +40,7 @@ class Finding:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class Unseen:
+class Unseen(Struct, frozen=True):
     """What could not be looked at, and why: no finding there does not mean that all is well."""
 
     what: str
@@ -52,8 +50,7 @@ class Unseen:
         return {"what": self.what, "reason": self.reason}
 
 
-@dataclass(slots=True)
-class Examination:
+class Examination(Struct):
     """The result: findings, gravest first."""
 
     checks: list[str] = field(default_factory=list)  # names of what was looked at

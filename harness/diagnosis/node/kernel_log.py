@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from harness.diagnosis.node.finding import Evidence, Finding, some
 from harness.diagnosis.node.kernel_text import Message, messages
@@ -56,8 +57,7 @@ ARCHITECTURES = {
 _LOGGED = 0x7FFC0000  # SECCOMP_RET_LOG: it was allowed
 
 
-@dataclass(slots=True)
-class _Group:
+class _Group(Struct):
     """Messages that make one finding."""
 
     build: Callable[[_Group], Finding]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.diagnosis.node.tree import Tree
 from harness.kernel.kmsg import parse_record
@@ -33,8 +34,7 @@ _HEAD = re.compile(
 _LOOSE = re.compile(r" kernel: |\baudit\[\d+\]: |^type=|^\[|^<\d+>|^\w+ *:\w+ *: ?\[")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One message of the kernel (or its audit part), without what logs put before it."""
 
     text: str

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
 
 from harness.diagnosis.node.processes import table_of
 from harness.diagnosis.node.tree import Tree
@@ -29,8 +30,7 @@ FLAGS = (
 DEFAULT_DRIVER = "cgroupfs"  # pkg/kubelet/apis/config/v1beta1/defaults.go; kubeadm writes systemd into the file
 
 
-@dataclass(frozen=True, slots=True)
-class Kubelet:
+class Kubelet(Struct, frozen=True):
     """`driver` None: no kubelet is set up here."""
 
     driver: str | None

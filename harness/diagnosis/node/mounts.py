@@ -69,7 +69,7 @@ def mount_under(path: str, mounts: list[Mount]) -> Mount | None:
 
 def layout(tree: Tree) -> Layout:
     """The cgroup layout; of v2 the controllers are those of cgroup.controllers, where the tree has that file."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     hierarchies = []
     for hierarchy in hierarchies_of(mounts_of(tree)[1]):

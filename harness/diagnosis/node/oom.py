@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Literal
+
+from msgspec import Struct, field
 
 from harness.diagnosis.node.finding import Evidence, Finding, some
 from harness.diagnosis.node.kernel_text import Message
@@ -25,8 +26,7 @@ _KILLED = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Kill:
+class Kill(Struct):
     """One kill, put together from the lines that tell of it."""
 
     pid: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from harness.diagnosis.node.roles import role
 from harness.diagnosis.node.tree import Tree
@@ -22,8 +23,7 @@ _LONG_START = ("STARTED",)  # ps -o lstart: five words below one
 _COMM_BYTES = 15
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(Struct, frozen=True):
     """`start_ticks`, `wchan`, `arguments` are None where the source does not tell."""
 
     pid: int
@@ -35,8 +35,7 @@ class Process:
     wchan: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """All processes of the node's pid namespace."""
 
     source: str

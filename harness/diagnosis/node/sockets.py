@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.diagnosis.node.finding import Evidence, Finding
 from harness.diagnosis.node.kubelet import kubelet
@@ -14,8 +15,7 @@ from harness.diagnosis.node.roles import role
 from harness.diagnosis.node.tree import Tree
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A socket of the container stack. `blocks`: what its daemon's being away means."""
 
     path: str

@@ -6,8 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from harness.diagnosis.node.finding import Evidence, Finding, some
 from harness.diagnosis.node.mounts import mounts_of
@@ -42,8 +43,7 @@ _GROUPS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")  # con
 _OPTION = re.compile(r"-{1,2}(namespace|id)[ =](\S+)")
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(Struct, frozen=True):
     """A runtime's own note of one container."""
 
     path: str  # of the file
