@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +68,12 @@ def agent_argv(descriptor: int | None = None) -> tuple[str, ...]:
     return (sys.executable, "-P", "-c", program)
 
 
+@cache
+def compile_package() -> None:
+    """A guest may not write to the host's files, and would compile all of the package anew, emulated; quick if done."""
+    compileall.compile_dir(Path(__file__).parents[1], quiet=2)
+
+
 def agent_environment() -> dict[str, str]:
     package = Path(__file__).parents[2]
     return {
@@ -95,6 +103,7 @@ class Guest:
         if accelerator is None:
             self.machine = _here(directory)
         else:
+            compile_package()
             environment = agent_environment() | {"TMPDIR": "/run"}
             # each start of a runtime would ask for a dozen files over 9p
             brought = tuple(dict.fromkeys(file for path in job.runtimes.values() for file in files_of(path)))

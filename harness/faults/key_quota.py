@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import HostError
-from harness.faults import key_holder, schema
+from harness.faults import schema
 from harness.kernel import shim
 
 if TYPE_CHECKING:
     from harness.faults.node import Node
 
+KEY_HOLDER = str(Path(__file__).with_name("key_holder.py"))
 COLLECTED_S = 15.0  # the kernel collects the keys of a dead process after an RCU grace period, a lazy one at worst
 FEW = 10  # of the maximum of 200: what a container that has just ended may still have
 
@@ -34,7 +35,7 @@ def use_up(node: Node, step: schema.KeyQuota) -> None:
     node.undo.callback(os.close, ours)  # the child ends with its stdin
     answer, stdout = os.pipe2(os.O_CLOEXEC)
     try:
-        node.child(sys.executable, "-I", str(key_holder.__file__), str(uid), *numbers, stdin=stdin, stdout=stdout)
+        node.child(sys.executable, "-I", KEY_HOLDER, str(uid), *numbers, stdin=stdin, stdout=stdout)
     finally:
         os.close(stdin)
         os.close(stdout)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from harness.kernel import shim
 
 T = TypeVar("T")
-Job = tuple[Callable[..., Any], tuple[Any, ...], Future[Any]]
+Answer = SimpleQueue[tuple[Any, BaseException | None]]
+Job = tuple[Callable[..., Any], tuple[Any, ...], Answer]
 
 
 class MountNamespace:
@@ -43,11 +43,11 @@ class MountNamespace:
 
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
-            function, args, future = job
+            function, args, answer = job
             try:
-                future.set_result(function(*args))
+                answer.put((function(*args), None))
             except BaseException as error:  # it is raised again in the caller's thread
-                future.set_exception(error)
+                answer.put((None, error))
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """Run `function(*args)` in the namespace and return what it returns, or raise what it raises.
@@ -56,9 +56,13 @@ class MountNamespace:
         """
         if not self._thread.is_alive():
             raise ValueError("the mount namespace is closed")
-        future: Future[T] = Future()
-        self._jobs.put((function, args, future))
-        return future.result()
+        answer: Answer = SimpleQueue()
+        self._jobs.put((function, args, answer))
+        result, error = answer.get()
+        if error is not None:
+            raise error
+        returned: T = result
+        return returned
 
     def _stop(self) -> None:
         self._jobs.put(None)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -133,7 +132,7 @@ def _beside(path: Path) -> Iterator[Path]:
     """A directory beside `path`, gone at the end unless renamed. Nobody else may enter: images have set-id files."""
     if path.is_symlink() or (path.exists() and (not path.is_dir() or any(path.iterdir()))):
         raise InputError(f"{path} exists and is not an empty directory; name a new one")
-    stage = path.parent / f"{_PREFIX}{os.getpid()}-{secrets.token_hex(4)}"
+    stage = path.parent / f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(path.parent)

@@ -6,7 +6,6 @@ The structs are in spec_process and spec_linux. Source: runtime-spec config.md u
 from __future__ import annotations
 
 import os
-import secrets
 from pathlib import Path
 from typing import Any, Self
 
@@ -125,7 +124,7 @@ class Config:
         """
         data = self.encode()
         target = Path(os.path.realpath(path))
-        temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+        temporary = target.with_name(f".{target.name}.{os.urandom(6).hex()}")
         try:
             _write_beside(temporary, target, data)
         except OSError as error:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import shutil
 from pathlib import Path
 
@@ -87,7 +86,7 @@ class Workspace:
     def __init__(self, kind: str, name: str | None = None) -> None:
         """Raises HostError where the directory cannot be made, FileExistsError when the name is taken."""
         self.fresh = True  # made by this object, so it may remove it when something goes wrong
-        self.name = name or f"{PREFIX}{kind}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.name = name or f"{PREFIX}{kind}-{os.getpid()}-{os.urandom(3).hex()}"
         self.path = base_directory() / self.name
         try:
             for part in ("root", "c", "rootfs"):
