@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
@@ -40,6 +41,29 @@ def _no_collector() -> Iterator[None]:
     finally:
         gc.enable()
         gc.unfreeze()
+
+
+@contextlib.contextmanager
+def signals_set(stop: threading.Event) -> Iterator[threading.Event]:
+    """What would raise KeyboardInterrupt sets `stop` and the yielded event: an exception may come between any two
+    instructions of the main thread, and leave workers alone with a session that is taken down."""
+    interrupted = threading.Event()
+
+    def ask(*_: object) -> None:
+        interrupted.set()
+        stop.set()
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
+    if threading.current_thread() is not threading.main_thread():  # no signal handler runs in this one
+        before = {}
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Runner:
@@ -94,14 +118,12 @@ class Runner:
             if pause_s:
                 self.stop.wait(pause_s)
 
-    def _worker(self, turns: SimpleQueue[Turn], pause_s: float, ended: SimpleQueue[None]) -> None:
+    def _worker(self, turns: SimpleQueue[Turn], pause_s: float) -> None:
         try:
             self._take(turns, pause_s)
         except BaseException as error:  # handed to the main thread
             self._error = error
             self.stop.set()
-        finally:
-            ended.put(None)
 
     def run(self, turns: Iterable[Turn], parallel: int = 1, pause_s: float = 0.0) -> None:
         """Raises KeyboardInterrupt once all that was under way has ended and been cleaned up."""
@@ -115,26 +137,14 @@ class Runner:
                 self._together(queue, parallel, pause_s)
 
     def _together(self, turns: SimpleQueue[Turn], parallel: int, pause_s: float) -> None:
-        ended: SimpleQueue[None] = SimpleQueue()
-        threads = [threading.Thread(target=self._worker, args=(turns, pause_s, ended)) for _ in range(parallel)]
-        interrupted = False
-        left = 0
-        for thread in threads:
-            thread.start()
-            left += 1
-        # not by join: before Python 3.13 one that is interrupted takes a running thread for ended (bpo-45274)
-        while left:
-            try:
-                ended.get(timeout=WAKE_S)
-                left -= 1
-            except Empty:
-                continue
-            except KeyboardInterrupt:
-                interrupted = True
-                self.stop.set()  # each worker ends and cleans up the lifecycle that it is in
-        for thread in threads:
-            thread.join()
-        if interrupted:
+        threads = [threading.Thread(target=self._worker, args=(turns, pause_s)) for _ in range(parallel)]
+        with signals_set(self.stop) as interrupted:  # each worker ends and cleans up the lifecycle that it is in
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                while thread.is_alive():
+                    thread.join(WAKE_S)
+        if interrupted.is_set():
             raise KeyboardInterrupt
         if self._error is not None:
             raise self._error
