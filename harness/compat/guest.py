@@ -46,7 +46,7 @@ class Job(Struct, frozen=True):
     cpus: Mapping[str, int] = field(default_factory=dict)  # {case: how many it needs}, of those that need more than one
 
     def shifts(self) -> dict[int, list[tuple[str, str]]]:
-        """{CPUs: cases}, the few first. A second CPU makes emulation slower by half: it comes up for its own cases."""
+        """{CPUs: cases}, the few first. A second CPU, emulated in turn with it, comes up for its cases."""
         found: dict[int, list[tuple[str, str]]] = {}
         for case in self.cases:
             found.setdefault(self.cpus.get(case[0], 1), []).append(case)

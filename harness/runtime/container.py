@@ -183,12 +183,13 @@ class Container:
         """
         left: list[str] = []
         if self._exists:
+            created = self.init is not None
             self._end_init()
-            if self.delete().exit_status != 0:
+            if not created:  # plain delete is refused, and runsc's waits 5 s for what nobody has reaped
+                left += self._end_others()
+            if not created or self.delete().exit_status != 0:
                 self._keep(self.client.delete(self.id, DeleteOptions(force=True)))
-            # whatever still names this container's directory, whoever its parent is by now
-            found = procfs.processes_naming(str(self.directory), ignore=frozenset({os.getpid()}))
-            left += [f"process {pid} would not die" for pid in kill_processes(found)]
+            left += self._end_others()
             self._exists = False
         for child in (self.init, *self._helpers, *self._orphans):
             if child is not None:
@@ -199,6 +200,11 @@ class Container:
             self._release(self)
             self._release = None
         return left
+
+    def _end_others(self) -> list[str]:
+        """Whatever names this container's directory, whoever its parent is by now."""
+        found = procfs.processes_naming(str(self.directory), ignore=frozenset({os.getpid()}))
+        return [f"process {pid} would not die" for pid in kill_processes(found)]
 
     def _end_hooks(self) -> list[str]:
         """A hook that outlives its runtime, which failed, is our child now: it runs on, or it is a zombie."""
