@@ -48,7 +48,7 @@ def require_all(*names: str) -> None:
 
 # They change this host while they run (use up a user's keys, freeze, fill, remove what dead runs have left), or need
 # all its cores. So one process runs all of them, one after the other; any file of the others may run beside them.
-NEED_THE_HOST = re.compile(r"tests/(native|vm|runtime)/(?!test_report\.)")  # that one needs a browser
+NEED_THE_HOST = re.compile(r"tests/(native|vm|runtime)/(?!test_report\.)")  # but for that one: it needs a browser only
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -104,7 +104,7 @@ def find_claim(name: str) -> Claim:
     return claims[name]
 
 
-class ClaimReport(Struct, dict=True):
+class ClaimReport(Struct):
     """`times`: nanoseconds of each unit, in rounds: the n-th of each runtime were taken next to each other."""
 
     claim: Claim

@@ -43,7 +43,7 @@ MAX_TIME_S: Final = 240.0
 OOM: Final = "oom-during-init"
 
 
-class Attempts(Struct, dict=True):
+class Attempts(Struct):
     """What happened at one limit."""
 
     limit_bytes: int
@@ -61,7 +61,7 @@ class Attempts(Struct, dict=True):
         return {"limit_bytes": self.limit_bytes, "tries": self.tries, "started": self.started}
 
 
-class Floor(Struct, dict=True):
+class Floor(Struct):
     """One runtime's floor; None and the reason where there is none to find."""
 
     runtime: str
@@ -87,7 +87,7 @@ class Floor(Struct, dict=True):
         }
 
 
-class MemoryFloors(Struct, dict=True):
+class MemoryFloors(Struct):
     settings: dict[str, Any]
     environment: dict[str, Any]
     floors: list[Floor] = field(default_factory=list)

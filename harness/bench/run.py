@@ -44,19 +44,20 @@ def _no_collector() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def signals_set(stop: threading.Event) -> Iterator[threading.Event]:
-    """What would raise KeyboardInterrupt sets `stop` and the yielded event: an exception may come between any two
-    instructions of the main thread, and leave workers alone with a session that is taken down."""
+def _signals_set(stop: threading.Event) -> Iterator[threading.Event]:
+    """What would raise KeyboardInterrupt sets `stop` and the yielded event.
+
+    The exception may come between any two instructions, and leave workers alone with a session that is taken down.
+    """
     interrupted = threading.Event()
 
     def ask(*_: object) -> None:
         interrupted.set()
         stop.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = threading.current_thread() is threading.main_thread()  # in any other no signal handler runs
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if ours else ()
     before = {number: handler for number in numbers if callable(handler := signal.getsignal(number))}
-    if threading.current_thread() is not threading.main_thread():  # no signal handler runs in this one
-        before = {}
     for number in before:
         signal.signal(number, ask)
     try:
@@ -138,7 +139,7 @@ class Runner:
 
     def _together(self, turns: SimpleQueue[Turn], parallel: int, pause_s: float) -> None:
         threads = [threading.Thread(target=self._worker, args=(turns, pause_s)) for _ in range(parallel)]
-        with signals_set(self.stop) as interrupted:  # each worker ends and cleans up the lifecycle that it is in
+        with _signals_set(self.stop) as interrupted:  # each worker ends and cleans up the lifecycle that it is in
             for thread in threads:
                 thread.start()
             for thread in threads:

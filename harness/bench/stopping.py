@@ -23,7 +23,7 @@ NEXT_LOOK = 1.25  # times as many
 STAGE = "whole_ns"
 
 
-class StopRule(Struct, dict=True):
+class StopRule(Struct):
     """`until_ci`: half width of the ratio's 95 % interval by the ratio (of each median with one runtime): 0.02."""
 
     names: list[str]

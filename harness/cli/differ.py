@@ -111,7 +111,7 @@ def differ(
     return 1 if result.new else 0
 
 
-class _Start(Struct, frozen=True, dict=True):
+class _Start(Struct, frozen=True):
     """What is compared: cases that are given, or changes of `document` that are generated."""
 
     base: str

@@ -61,7 +61,7 @@ def fingerprint(*parts: str | bytes) -> str:
     return whole.hexdigest()[:16]
 
 
-class Matrix(Struct, dict=True):
+class Matrix(Struct):
     """All cells so far, and what is known of the guests they are from."""
 
     cells: dict[tuple[str, str, str, str], Cell] = field(default_factory=dict)

@@ -55,7 +55,7 @@ class Channel:
         return value
 
 
-class Work(Struct, dict=True):
+class Work(Struct):
     """What all cases of a job share."""
 
     channel: Channel

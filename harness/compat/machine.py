@@ -82,7 +82,7 @@ def accelerators(asked: str) -> list[Accelerator]:
     return ["kvm", "tcg"] if usable else ["tcg"]
 
 
-class Machine(Struct, dict=True):
+class Machine(Struct):
     """A running qemu. `channel` is the other end of the guest's port; it ends when qemu does."""
 
     process: Child

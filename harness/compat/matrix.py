@@ -94,7 +94,7 @@ def _needs_systemd(entry: Entry) -> bool:
     return bool(own) or entry.fault.cause == "cgroup-driver-mismatch"
 
 
-class Runner(Struct, dict=True):
+class Runner(Struct):
     """Keeps `jobs` guests at work until every cell has a verdict.
 
     `on_event` is told of each cell, and of each guest's start and end; `on_cells` after each batch of cells.

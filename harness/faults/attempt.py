@@ -28,7 +28,7 @@ from harness.runtime.session import Session
 DEADLINE_S = 10.0
 
 
-class Attempt(Struct, dict=True):
+class Attempt(Struct):
     """What happened. `failed_stage` None: the whole lifecycle went well and the process ended with status 0."""
 
     healed: bool

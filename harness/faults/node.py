@@ -88,7 +88,7 @@ def apply_patches(config: Config, patches: list[schema.Patch], variables: dict[s
     return done
 
 
-class Node(Struct, dict=True):
+class Node(Struct):
     """The node as one attempt's runtime meets it; `undo` takes everything back."""
 
     session: Session

@@ -15,7 +15,7 @@ from harness.process.operation import Operation
 Word = Literal["reproduced", "not-reproduced", "not-applicable", "inconclusive"]
 
 
-class Verdict(Struct, dict=True):
+class Verdict(Struct):
     """One fault on one runtime. `as_expected` is what the exit status depends on."""
 
     fault: str

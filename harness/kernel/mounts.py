@@ -59,8 +59,11 @@ class MountNamespace:
         answer: Answer = SimpleQueue()
         self._jobs.put((function, args, answer))
         result, error = answer.get()
-        if error is not None:
-            raise error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # its traceback holds this frame: no cycle, the collector may be off
         returned: T = result
         return returned
 

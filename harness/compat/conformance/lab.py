@@ -91,7 +91,7 @@ def args_for(questions: tuple[Words, ...]) -> list[str]:
     return ["/payload", "ask", *words]
 
 
-class Running(Struct, dict=True):
+class Running(Struct):
     """A container whose process has answered and waits."""
 
     container: Container
@@ -159,7 +159,7 @@ def build_rootfs(target: Path) -> None:
         (target / name).chmod(0o666)
 
 
-class Stage(Struct, dict=True):
+class Stage(Struct):
     """What the cases of one module on one runtime share."""
 
     session: Session
@@ -173,7 +173,7 @@ class Stage(Struct, dict=True):
         return left
 
 
-class Lab(Struct, dict=True):
+class Lab(Struct):
     """Makes one case's containers; `close` ends those that are not shared. `documents`: each config.json it used."""
 
     stage: Stage

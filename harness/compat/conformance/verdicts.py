@@ -48,7 +48,7 @@ class Verdict(Struct, frozen=True):
         }
 
 
-class Report(Struct, dict=True):
+class Report(Struct):
     """All verdicts of one run, in the order in which they came."""
 
     spec: str  # release of the runtime-spec
